@@ -1,0 +1,77 @@
+"""Atomic writes and checksums: a killed process never leaves half a file under a real name."""
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+from pathlib import Path
+
+from tinyllm.errors import UserError
+
+
+@contextlib.contextmanager
+def atomic_write(path, mode="wb"):
+    """Open a temporary file beside `path`; on success flush it to disk and rename it over `path`.
+
+    mode: "wb" for bytes or "w" for text (UTF-8, newlines as written). On any error the temporary file is removed
+    and what stood under `path` before is untouched. A full disk raises UserError.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    options = {} if "b" in mode else {"encoding": "utf-8", "newline": ""}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, mode, **options) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        sync_folder(path.parent)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise UserError(
+                f"the disk is full: {path} was not written (what stood there before is untouched); "
+                "free some space and run the command again"
+            ) from error
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def sync_folder(folder):
+    """Make a rename in `folder` survive a power cut, where the system can open folders (Windows cannot)."""
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def write_json(path, value):
+    """Write `value` as indented UTF-8 JSON, atomically."""
+    with atomic_write(path, "w") as file:
+        json.dump(value, file, indent=2, ensure_ascii=False)
+        file.write("\n")
+
+
+def read_json(path):
+    """Read a JSON file; a missing or malformed one raises UserError naming the file."""
+    path = Path(path)
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist") from None
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise UserError(f"{path} is not valid JSON ({error}); it was damaged or is not the file it claims to be") from None
+
+
+def sha256_of(data):
+    """Hexadecimal SHA-256 of bytes, text (as UTF-8) or, for a Path, of the file's content."""
+    if isinstance(data, Path):
+        with open(data, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    if isinstance(data, str):
+        data = data.encode("utf-8")
+    return hashlib.sha256(data).hexdigest()
