@@ -1,0 +1,19 @@
+"""Text and tokens: corpora, token files, batches. Needs NumPy only."""
+
+from tinyllm.data.batches import IGNORED, RandomBatches, windows
+from tinyllm.data.corpora import NAMES, Corpus, load_corpus
+from tinyllm.data.preparation import PreparedData, prepare
+from tinyllm.data.token_files import TokenFile, write_tokens
+
+__all__ = [
+    "IGNORED",
+    "NAMES",
+    "Corpus",
+    "PreparedData",
+    "RandomBatches",
+    "TokenFile",
+    "load_corpus",
+    "prepare",
+    "windows",
+    "write_tokens",
+]
