@@ -1,0 +1,48 @@
+"""What is switched on in this thread: recording, kernels, the layer path. One object, one place to look."""
+
+import contextlib
+import threading
+
+
+class Context(threading.local):
+    """Class attributes are the process's defaults; what a `with` block sets holds in its own thread only.
+
+    A server that generates under `no_grad` must not stop a trainer's thread from recording.
+    """
+
+    recording = True  # do ops build the graph?
+    kernels = ()  # names of backends, tried in order before the reference
+    path = ()  # names of the layers we are inside of
+    collecting = None  # dict of leaves that `recompute` gathers in its first pass
+    needs = ()  # which inputs of the op that is running want a gradient
+
+    @contextlib.contextmanager
+    def set(self, **values):
+        """Set attributes for the length of a `with` block."""
+        before = {name: getattr(self, name) for name in values}
+        self.__dict__.update(values)
+        try:
+            yield
+        finally:
+            self.__dict__.update(before)
+
+
+context = Context()
+
+
+def no_grad():
+    """`with no_grad():` ops compute, nothing is recorded and nothing is saved."""
+    return context.set(recording=False)
+
+
+def scope(name):
+    """`with scope("attention"):` names what runs inside; errors carry the dotted path."""
+    return context.set(path=(*context.path, name))
+
+
+def needs():
+    """Inside a primitive's body: a tuple of bools, one per positional argument, True where a gradient is wanted.
+
+    All False under `no_grad`. For fused ops that would otherwise compute gradients in vain.
+    """
+    return context.needs

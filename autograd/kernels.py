@@ -1,0 +1,70 @@
+"""Optional fused kernels: which may run, which did.
+
+An op's array code is the reference and always there. A backend is a folder `autograd/backends/NAME` whose import
+registers kernels with `@softmax.kernel("NAME")`: same signature, returns `(y, vjp)`, or `NotImplemented` for shapes or
+dtypes it does not do. The reference then runs, and the count shows it.
+"""
+
+import importlib
+import pkgutil
+from collections import Counter, defaultdict
+
+from autograd.context import context
+
+_counts = defaultdict(Counter)
+
+
+def available():
+    """Names of the backends that this installation has, besides the reference."""
+    try:
+        backends = importlib.import_module("autograd.backends")
+    except ModuleNotFoundError:
+        return ()
+    return tuple(module.name for module in pkgutil.iter_modules(backends.__path__))
+
+
+def load(names):
+    """Import the named backends ("reference" needs none) and return the tuple of names to try, in order."""
+    wanted = [name for name in names if name != "reference"]
+    for name in wanted:
+        if name not in available():
+            known = ", ".join(("reference", *available()))
+            raise ValueError(f"no kernels named {name!r} in this version; there are: {known}")
+        importlib.import_module(f"autograd.backends.{name}")
+    return tuple(wanted)
+
+
+def use_kernels(*names):
+    """`with use_kernels("numba"):` ops run the named backends' kernels where they have one; "reference" for none."""
+    return context.set(kernels=load(names))
+
+
+def run(op, arrays, options):
+    """Run the first kernel that accepts these inputs, else the reference. Returns (y, vjp)."""
+    for name in context.kernels:
+        if kernel := op.kernels.get(name):
+            result = kernel(*arrays, **options)
+            if result is not NotImplemented:
+                _counts[op.name][name] += 1
+                return result
+            _counts[op.name][f"{name} declined"] += 1
+    _counts[op.name]["reference"] += 1
+    return op.reference(*arrays, **options)
+
+
+class KernelsUsed(dict):
+    """op name -> Counter of "reference", a backend's name, "NAME declined". Prints as a table."""
+
+    def __str__(self):
+        columns = sorted({column for counts in self.values() for column in counts})
+        table = [["op", *columns], *([op, *(str(self[op][column]) for column in columns)] for op in sorted(self))]
+        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+        return "\n".join("  ".join(f"{cell:>{w}}" for cell, w in zip(row, widths, strict=True)) for row in table)
+
+
+def kernels_used(reset=False):
+    """How often each op ran its reference, a kernel, or was declined by one, since the start or the last reset."""
+    used = KernelsUsed({name: Counter(counts) for name, counts in _counts.items()})
+    if reset:
+        _counts.clear()
+    return used

@@ -1,0 +1,164 @@
+"""The nonlinearities of feed-forward layers."""
+
+import math
+
+from autograd.arrays import erf, xp_of
+from autograd.engine import primitive
+
+
+def logistic(x):
+    """1 / (1 + e^-x) without overflow on either side: through tanh, which saturates."""
+    return 0.5 + 0.5 * xp_of(x).tanh(0.5 * x)
+
+
+@primitive
+def relu(x):
+    """Rectifier.
+
+    Equation   y = max(x, 0)
+    Shapes     x, y (...)
+    Gradient   dx = dy where x > 0, else 0 (0 at the kink)
+    Saves      y
+    Cost       one pass
+    """
+    y = xp_of(x).maximum(x, 0)
+
+    def vjp(dy):
+        return (dy * (y > 0),)
+
+    return y, vjp
+
+
+@primitive
+def squared_relu(x):
+    """Squared rectifier.
+
+    Equation   y = max(x, 0)²
+    Shapes     x, y (...)
+    Gradient   dx = 2 dy max(x, 0)
+    Saves      r (max(x, 0))
+    Cost       two passes
+    Source     So et al. 2021 (Primer)
+    """
+    r = xp_of(x).maximum(x, 0)
+    y = r * r
+
+    def vjp(dy):
+        return (dy * (2 * r),)
+
+    return y, vjp
+
+
+@primitive
+def sigmoid(x):
+    """Logistic function.
+
+    Equation   y = σ(x) = 1 / (1 + e^-x)
+    Shapes     x, y (...)
+    Gradient   dx = dy y (1 - y)
+    Saves      y
+    Cost       one tanh
+    """
+    y = logistic(x)
+
+    def vjp(dy):
+        return (dy * (y * (1 - y)),)
+
+    return y, vjp
+
+
+@primitive
+def silu(x):
+    """Sigmoid-weighted linear unit, also called swish.
+
+    Equation   y = x σ(x)
+    Shapes     x, y (...)
+    Gradient   dx = dy (σ + x σ (1 - σ)), σ = σ(x)
+    Saves      x, s (σ(x))
+    Cost       one tanh forward
+    Source     Elfwing et al. 2017
+    """
+    s = logistic(x)
+    y = x * s
+
+    def vjp(dy):
+        return (dy * (s * (1 + x * (1 - s))),)
+
+    return y, vjp
+
+
+@primitive
+def swiglu(gate, up):
+    """A linear unit gated by a swish.
+
+    Equation   y = g σ(g) u
+    Shapes     gate g, up u, y (..., F)
+    Gradient   du = dy g σ(g);  dg = dy u (σ + g σ (1 - σ)), σ = σ(g)
+    Saves      gate, up, s (σ(gate))
+    Cost       one tanh forward
+    Source     Shazeer 2020, equation 6 (there with the linear maps around it)
+    """
+    s = logistic(gate)
+    y = gate * s * up
+
+    def vjp(dy):
+        # y = (gate * s) * up
+        swish = gate * s
+        dup = dy * swish
+        dswish = dy * up
+        # swish = gate * s(gate)
+        dgate = dswish * (s + swish * (1 - s))
+        return dgate, dup
+
+    return y, vjp
+
+
+@primitive
+def gelu(x, *, approximate="none"):
+    """Gaussian error linear unit: x times the probability that a normal variable is below x.
+
+    Equation   exact ("none"): y = x Φ(x), Φ(x) = (1 + erf(x / √2)) / 2
+               "tanh": y = x (1 + t) / 2, t = tanh(√(2/π) (x + 0.044715 x³)), as GPT-2 computes it
+    Shapes     x, y (...)
+    Gradient   exact: dx = dy (Φ + x φ), φ(x) = exp(-x²/2) / √(2π)
+               "tanh": dx = dy ((1 + t) / 2 + x (1 - t²) √(2/π) (1 + 3 · 0.044715 x²) / 2)
+    Saves      x, and cdf (Φ) or t
+    Cost       one erf or tanh forward, one exp backward
+    Errors     ValueError for another `approximate`
+    Source     Hendrycks, Gimpel 2016
+    """
+    if approximate == "none":
+        return gelu_exact(x)
+    if approximate == "tanh":
+        return gelu_tanh(x)
+    raise ValueError(f'gelu: approximate is "none" or "tanh", not {approximate!r}')
+
+
+def gelu_exact(x):
+    xp = xp_of(x)
+    cdf = erf(x * math.sqrt(0.5))
+    cdf += 1
+    cdf *= 0.5
+    y = x * cdf
+
+    def vjp(dy):
+        # y = x * cdf(x), and the derivative of the cdf is the density
+        density = xp.exp(x * x * -0.5)
+        density *= 1 / math.sqrt(2 * math.pi)
+        return (dy * (cdf + x * density),)
+
+    return y, vjp
+
+
+def gelu_tanh(x):
+    xp = xp_of(x)
+    a, c = math.sqrt(2 / math.pi), 0.044715
+    t = xp.tanh(x * (x * x * (a * c) + a))
+    y = x * (1 + t) * 0.5
+
+    def vjp(dy):
+        # y = x * (1 + t) / 2,  t = tanh(a x + a c x³)
+        dt = (1 - t * t) * (x * x * (3 * a * c) + a)
+        return (dy * (0.5 * (1 + t) + 0.5 * x * dt),)
+
+    return y, vjp
