@@ -30,7 +30,8 @@ class Corpus:
         """The corpus of `documents` (strings); those that are blank are left out. Raises UserError if none is left."""
         documents = [document for document in documents if not document.isspace() and document]
         if not documents:
-            raise UserError(f"the corpus {name} is empty: there is no text in it; choose a file or folder with text")
+            reason = f" ({note})" if note else ""
+            raise UserError(f"the corpus {name} is empty: there is no text in it{reason}; choose a file with text")
         digest, num_bytes = hashlib.sha256(), 0
         for index, document in enumerate(documents):
             data = document.encode("utf-8")

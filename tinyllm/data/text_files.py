@@ -17,9 +17,13 @@ def find_files(pattern):
     without files and for a glob pattern without a match.
     """
     path = Path(pattern).expanduser()
-    if path.is_file():
+    try:
+        is_file, is_folder = path.is_file(), path.is_dir()
+    except OSError as error:  # a folder on the way may not be entered
+        refuse(error)
+    if is_file:
         return [path]
-    if path.is_dir():
+    if is_folder:
         files = list(walk(path))
         if not files:
             raise UserError(f"the folder {pattern} holds no files (hidden ones do not count); put text files in it")

@@ -132,14 +132,15 @@ def read_header(path):
         raise UserError(f"{path} is not a token file of tinyllm (it does not begin with {MAGIC!r})")
     try:
         header = json.loads(data[len(MAGIC) :])
-        version = header["format_version"]
+        version = int(header["format_version"])
+        # A newer header may have other fields; the version is checked before they are read.
+        expected = HEADER_BYTES + header["count"] * ITEM_BYTES[header["dtype"]] if version <= FORMAT_VERSION else None
     except (ValueError, KeyError, TypeError):
         raise UserError(f"{path} is damaged: its header cannot be read; prepare it again") from None
-    if version > FORMAT_VERSION:
+    if expected is None:
         raise UserError(
             f"{path} has format_version {version}, this tinyllm reads up to {FORMAT_VERSION}; upgrade tinyllm"
         )
-    expected = HEADER_BYTES + header["count"] * ITEM_BYTES[header["dtype"]]
-    if size != expected:
+    if size != expected or size == HEADER_BYTES:
         raise UserError(f"{path} is cut short or damaged: {size:,} bytes, expected {expected:,}; prepare it again")
     return header
