@@ -1,0 +1,149 @@
+"""Byte-level byte-pair encoding, the tokenizer of GPT-2, GPT-4, Llama 3 and Qwen.
+
+Text is cut into pieces by a pattern, each piece is written as bytes, and the bytes are merged pair by pair as learned.
+Source: Sennrich, Haddow, Birch 2016; Radford et al. 2019 (GPT-2), section 2.2.
+"""
+
+from collections import Counter
+
+from tinyllm.errors import UserError
+from tinyllm.files import read_json
+from tinyllm.tokenizers.bpe_files import parts_of_gpt2, parts_of_tiktoken, read_lines
+from tinyllm.tokenizers.bpe_merging import merge_ids
+from tinyllm.tokenizers.bpe_training import learn_merges
+from tinyllm.tokenizers.byte_symbols import BYTE_ORDER
+from tinyllm.tokenizers.huggingface import bpe_from_json, bpe_json, parsed
+from tinyllm.tokenizers.patterns import pattern_text, splitter
+from tinyllm.tokenizers.tokenizer import END_OF_TEXT, Tokenizer, check_texts, number_special_tokens, split_at
+
+# Pieces repeat (half of English is 200 words), so their ids are remembered; this many pieces are about 100 MB.
+REMEMBERED_PIECES = 500_000
+
+
+class BPETokenizer(Tokenizer):
+    """Byte-level BPE: any text can be encoded, and decoding gives it back exactly.
+
+    A trained vocabulary has the 256 bytes first (in GPT-2's order), then the merges as learned, then special tokens.
+    """
+
+    kind = "bpe"
+
+    def __init__(self, tokens, merges, pattern, special_tokens):
+        """tokens: dict id -> bytes, all 256 single bytes among them. merges: list of (left id, right id) in the order
+        learned. pattern: "gpt2", "gpt4" or a regular expression. special_tokens: dict name -> id.
+        """
+        super().__init__(tokens, special_tokens)
+        ids = {content: token for token, content in tokens.items()}
+        missing = [byte for byte in range(256) if bytes([byte]) not in ids]
+        if missing:
+            raise UserError(
+                f"the vocabulary lacks {len(missing)} of the 256 bytes (first {missing[0]:#04x}): not byte-level"
+            )
+        self.pattern = pattern_text(pattern)
+        self.merges = merges
+        self._ordinary = tokens
+        self._byte_ids = [ids[bytes([byte])] for byte in range(256)]
+        self._ranks = {
+            (left, right): (rank, ids[tokens[left] + tokens[right]]) for rank, (left, right) in enumerate(merges)
+        }
+        self._split = splitter(self.pattern)
+        self._remembered = {}
+
+    @classmethod
+    def train(cls, texts, vocab_size=8192, pattern="gpt4", special_tokens=(END_OF_TEXT,), progress=None):
+        """Learn a vocabulary of `vocab_size` tokens, the 256 bytes and the special ones included, from texts.
+
+        texts: a collection of str, read once. pattern: "gpt2", "gpt4" or a regular expression of the `regex` module.
+        special_tokens: names; where one stands in the texts it separates and is not learned from.
+        progress: called with (merges done, merges wanted). The outcome depends on how often each piece occurs and on
+        nothing else; ties go to the smallest pair of ids (`learn_merges`).
+        Errors: UserError for a vocab_size below 256 plus the special tokens, or above what the texts support.
+        """
+        special_tokens = list(number_special_tokens(special_tokens, 0))
+        wanted = vocab_size - 256 - len(special_tokens)
+        if wanted < 0:
+            raise UserError(
+                f"vocab_size must be at least {vocab_size - wanted} (256 bytes and {len(special_tokens)} special tokens), "
+                f"got {vocab_size}; choose a larger one"
+            )
+        pieces = count_pieces(texts, splitter(pattern_text(pattern)), special_tokens)
+        merges = learn_merges(pieces, wanted, progress)
+        if len(merges) < wanted:
+            most = vocab_size - wanted + len(merges)
+            raise UserError(
+                f"vocab_size is {vocab_size}, but these texts support only {most} tokens (every piece of them is one "
+                f"token by then); choose vocab_size={most} or less, or train on more text"
+            )
+        tokens = {token: bytes([byte]) for token, byte in enumerate(BYTE_ORDER)}
+        for left, right in merges:
+            tokens[len(tokens)] = tokens[left] + tokens[right]
+        return cls(tokens, merges, pattern, number_special_tokens(special_tokens, len(tokens)))
+
+    def _encode_ordinary(self, text):
+        ids, remembered = [], self._remembered
+        for piece in self._split(text):
+            known = remembered.get(piece)
+            ids += self._encode_piece(piece) if known is None else known
+        return ids
+
+    def _encode_piece(self, piece):
+        ids = merge_ids([self._byte_ids[byte] for byte in piece.encode("utf-8")], self._ranks)
+        if len(self._remembered) < REMEMBERED_PIECES:
+            self._remembered[piece] = ids
+        return ids
+
+    def _identity(self):
+        return super()._identity() | {"merges": self.merges, "pattern": self.pattern}
+
+    def _to_json(self):
+        return bpe_json(self._ordinary, self.special_tokens, self.merges, self.pattern)
+
+    @classmethod
+    def _from_json(cls, content):
+        return cls(*bpe_from_json(content))
+
+    @classmethod
+    def from_huggingface(cls, tokenizer_json):
+        """From the path of another project's tokenizer.json, if it is byte-level BPE; its added tokens become special.
+
+        Errors: UserError naming what the file asks for that is not here (a normalizer, another model, …).
+        """
+        return cls._read(tokenizer_json)
+
+    @classmethod
+    def from_gpt2(cls, encoder_json, vocab_bpe):
+        """From the paths of OpenAI's two GPT-2 files (elsewhere vocab.json and merges.txt)."""
+        vocabulary, lines = read_json(encoder_json), read_lines(vocab_bpe)
+
+        def parse(vocabulary):
+            tokens, merges, special_tokens = parts_of_gpt2(vocabulary, lines)
+            return cls(tokens, merges, "gpt2", special_tokens)
+
+        return parsed(parse, vocabulary, f"{encoder_json} with {vocab_bpe}")
+
+    @classmethod
+    def from_tiktoken(cls, file, pattern="gpt4", special_tokens=()):
+        """From the path of a tiktoken rank file (r50k_base has pattern "gpt2", cl100k_base has "gpt4").
+
+        The file holds no special tokens. special_tokens: names, which get the ids after the largest one (as in
+        r50k_base), or a dict name -> id; cl100k_base leaves a gap:
+        {"<|endoftext|>": 100257, "<|fim_prefix|>": 100258, "<|fim_middle|>": 100259, "<|fim_suffix|>": 100260,
+        "<|endofprompt|>": 100276}.
+        """
+
+        def parse(lines):
+            tokens, merges = parts_of_tiktoken(lines)
+            numbered = isinstance(special_tokens, dict)
+            named = special_tokens if numbered else number_special_tokens(special_tokens, max(tokens) + 1)
+            return cls(tokens, merges, pattern, named)
+
+        return parsed(parse, read_lines(file), file)
+
+
+def count_pieces(texts, split, special_tokens):
+    """How often each piece occurs in the texts, where special tokens separate and are not counted."""
+    counts = Counter()
+    for text in check_texts(texts):
+        for part in split_at(special_tokens, text)[::2]:
+            counts.update(split(part))
+    return counts

@@ -1,0 +1,24 @@
+"""Text that arrives token by token: a token may end in the middle of a character."""
+
+import codecs
+
+
+class StreamDecoder:
+    """Turns token ids into text as they come and holds back the bytes of an unfinished character.
+
+    The pieces returned by `push` and `finish`, joined, equal `tokenizer.decode` of all the ids.
+    """
+
+    def __init__(self, tokenizer, errors="replace"):
+        self._tokenizer = tokenizer
+        self._utf8 = codecs.getincrementaldecoder("utf-8")(errors)
+
+    def push(self, token):
+        """The text that token id `token` completes; "" where it ends inside a character."""
+        return self._utf8.decode(self._tokenizer.token_bytes(token))
+
+    def finish(self):
+        """What is left at the end: U+FFFD for an unfinished character, else "". The decoder can then be used again."""
+        text = self._utf8.decode(b"", final=True)
+        self._utf8.reset()
+        return text
