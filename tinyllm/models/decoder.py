@@ -1,0 +1,139 @@
+"""The one decoder: token ids in, the logits of each next token out. What varies is in its config."""
+
+import math
+
+import numpy as np
+
+import autograd as ag
+from autograd.arrays import xp_of
+from tinyllm.models.layers import Block, Embedding, LayerNorm, Linear, RMSNorm
+from tinyllm.models.module import Module, name_layers
+
+CHUNK = 2**23  # logits held at a time while the loss is computed: 32 MB in float32
+
+
+class Decoder(Module):
+    """A decoder-only transformer.
+
+    config: a DecoderConfig, from a family (`gpt2.config(...)`) or its own. seed: of the initial weights. dtype:
+    "float32", or "float64" for proofs.
+    """
+
+    def __init__(self, config, *, seed=0, dtype="float32"):
+        make = Make(config, seed, dtype)
+        self.config = config
+        self.embedding = Embedding(make.matrix(config.vocab_size, config.hidden_size))
+        if config.position == "learned":
+            self.position = Embedding(make.matrix(config.max_position_embeddings, config.hidden_size))
+        self.blocks = [Block(config, make) for _ in range(config.num_hidden_layers)]
+        if config.norm_place == "pre":
+            self.final_norm = make.norm()
+        self.head = (
+            Linear(self.embedding.weight)
+            if config.tie_word_embeddings
+            else make.linear(config.vocab_size, config.hidden_size, bias=False)
+        )
+        name_layers(self)
+
+    def hidden(self, ids, *, positions=None, segments=None, dropout_seed=None):
+        """What the head reads. ids (B, T) -> (B, T, C).
+
+        positions: (T,) or (B, T) whole numbers; None for 0 … T-1. segments (B, T): tokens see only their own document,
+        -1 is padding. dropout_seed: None for no dropout, a whole number, or (B,) one for each sample.
+        """
+        xp = xp_of(ids)
+        T = ids.shape[1]
+        if positions is None:
+            positions = xp.arange(T)
+        if T > self.config.max_position_embeddings:
+            raise ValueError(f"{T} tokens do not fit the context of {self.config.max_position_embeddings}")
+        drop = Dropout(self.config.dropout, dropout_seed)
+        x = self.embedding(ids)
+        if self.config.position == "learned":
+            x = x + self.position(positions)
+        x = drop(x)
+        for block in self.blocks:
+            x = block(x, positions, segments, drop)
+        return self.final_norm(x) if self.config.norm_place == "pre" else x
+
+    def forward(self, ids, **options):
+        """Logits (B, T, V) of the token after each of ids (B, T); options as for `hidden`."""
+        return self.head(self.hidden(ids, **options))
+
+    def loss(self, ids, targets, *, reduction="mean", label_smoothing=0.0, ignore_index=-100, **options):
+        """Cross-entropy in nats of targets (B, T), without ever holding the logits of a large vocabulary whole.
+
+        reduction: "mean" over the targets that are not ignored, "sum", or "none" (then (B, T)). The head is applied
+        to some rows at a time; where there are several pieces, each is computed again in backward.
+        """
+        x = self.hidden(ids, **options)
+        options = {"label_smoothing": label_smoothing, "ignore_index": ignore_index}
+        rows, V = x.reshape(-1, x.shape[-1]), self.config.vocab_size
+        targets_flat = targets.reshape(-1)
+        step = max(CHUNK // V, 1)
+        if len(rows) <= step:
+            loss = ag.cross_entropy(self.head(rows), targets_flat, reduction=reduction, **options)
+            return loss.reshape(targets.shape) if reduction == "none" else loss
+        kind = "none" if reduction == "none" else "sum"
+        pieces = []
+        for start in range(0, len(rows), step):
+            some = targets_flat[start : start + step]
+
+            def piece(x, some=some):
+                return ag.cross_entropy(self.head(x), some, reduction=kind, **options)
+
+            pieces.append(ag.recompute(piece, rows[start : start + step]))
+        if reduction == "none":
+            return ag.concatenate(*pieces).reshape(targets.shape)
+        total = ag.stack(*pieces).sum()
+        return total if reduction == "sum" else total / max(int((targets != ignore_index).sum()), 1)
+
+
+class Dropout:
+    """Hands every place in the model its own seeds, derived from those of the samples."""
+
+    def __init__(self, rate, seed):
+        self.rate, self.seed = rate, seed
+        self.place = 0
+
+    def __call__(self, x):
+        if self.seed is None or self.rate == 0:
+            return x
+        self.place += 1
+        seeds = np.atleast_1d(np.asarray(self.seed)).astype(np.uint64) * np.uint64(65536) + np.uint64(self.place)
+        return ag.dropout(x, rate=self.rate, seed=seeds)
+
+
+class Make:
+    """Makes parameters with their initial values, all drawn from one generator in model order.
+
+    Matrices are normal with deviation `initializer_range` (0.02 in GPT-2); with initialization "gpt2" those that write
+    into the residual stream are smaller by sqrt(2 L), so that the sum of 2 L contributions keeps its size (Radford et
+    al. 2019, section 2.3). Biases start at 0, norms at 1.
+    """
+
+    def __init__(self, config, seed, dtype):
+        self.config, self.dtype = config, dtype
+        self.rng = np.random.default_rng(seed)
+
+    def matrix(self, *shape, scale=1.0):
+        values = self.rng.standard_normal(shape, dtype=np.float32) * np.float32(self.config.initializer_range * scale)
+        return ag.Tensor(values.astype(self.dtype), requires_grad=True)
+
+    def constant(self, n, value):
+        return ag.Tensor(np.full(n, value, self.dtype), requires_grad=True)
+
+    def linear(self, n_out, n_in, bias, residual=False):
+        shrink = residual and self.config.initialization == "gpt2"
+        scale = 1 / math.sqrt(2 * self.config.num_hidden_layers) if shrink else 1.0
+        return Linear(self.matrix(n_out, n_in, scale=scale), self.constant(n_out, 0) if bias else None)
+
+    def rms_norm(self, n):
+        return RMSNorm(self.constant(n, 1), self.config.rms_norm_eps)
+
+    def norm(self):
+        C = self.config.hidden_size
+        if self.config.norm == "rmsnorm":
+            return self.rms_norm(C)
+        bias = self.constant(C, 0) if self.config.norm_bias else None
+        return LayerNorm(self.constant(C, 1), bias, self.config.layer_norm_epsilon)
