@@ -44,7 +44,10 @@ def test_it_is_the_same_every_time_and_quick(corpus):
     ("text", "expected"),
     [
         ("Return the sum of\nboth numbers, rounded.", ["Return the sum of both numbers, rounded."]),
-        ("Take ``x`` or :class:`~a.B` or *that* or the `now'.", ['Take "x" or a.B or that or the "now".']),
+        (
+            "Take the value of ``x`` or an instance of :class:`~a.B` or *that* thing there, or the `now'.",
+            ['Take the value of "x" or an instance of a.B or that thing there, or the "now".'],
+        ),
         (
             "* The first item of the list.\n* The second item\n  of the list.",
             ["The first item of the list.", "The second item of the list."],
