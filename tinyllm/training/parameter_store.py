@@ -1,0 +1,114 @@
+"""All trainable parameters in one contiguous array, their gradients in a second.
+
+Then an optimizer step is one pass over flat memory, the gradient norm is one reduction, and a checkpoint is a few
+large writes. Each parameter's `.data` and gradient buffer become views into the two; the model does not notice.
+"""
+
+import dataclasses
+
+from autograd.arrays import xp_of
+
+ALIGNMENT = 64  # elements; every parameter starts at a multiple, the padding between stays zero
+
+
+def is_matrix(name, tensor):
+    return tensor.ndim >= 2
+
+
+DEFAULT_GROUPS = {"decay": is_matrix, "no_decay": lambda name, tensor: True}
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where one parameter lies: store[start:stop] in this shape."""
+
+    group: str
+    start: int
+    stop: int
+    shape: tuple
+
+
+class ParameterStore:
+    """Lays parameters side by side: by group, within a group in model order.
+
+    parameters: a Module, or a dict name -> Tensor. groups: dict name -> predicate (name, tensor) -> bool, first match
+    wins; by default matrices ("decay") and everything else ("no_decay"). Make it once, after freezing and `.to()`.
+
+    values, gradients: the two flat arrays. groups: dict group -> slice. places: dict name -> Place.
+    """
+
+    def __init__(self, parameters, groups=None):
+        if not isinstance(parameters, dict):
+            parameters = parameters.parameters()
+        self.parameters = {name: p for name, p in parameters.items() if p.requires_grad}
+        if not self.parameters:
+            raise ValueError("ParameterStore: nothing to train; no parameter requires a gradient")
+        dtypes = {str(p.dtype) for p in self.parameters.values()}
+        if len(dtypes) > 1:
+            raise ValueError(f"ParameterStore: trainable parameters must share one dtype, not {', '.join(sorted(dtypes))}")
+        self.lay_out(groups or DEFAULT_GROUPS)
+        first = next(iter(self.parameters.values())).data
+        self.xp = xp_of(first)
+        self.values = self.xp.zeros(self.size, first.dtype)
+        self.gradients = self.xp.zeros(self.size, first.dtype)
+        self.views = {}
+        for name, place in self.places.items():
+            p = self.parameters[name]
+            view = self.values[place.start : place.stop].reshape(place.shape)
+            view[...] = p.data
+            p.data = self.views[name] = view
+            p.buffer = self.gradients[place.start : place.stop].reshape(place.shape)
+            p.grad = None
+
+    def lay_out(self, groups):
+        """Decide where everything lies: fills places, groups and size."""
+        self.places, self.groups, start = {}, {}, 0
+        for group, belongs in groups.items():
+            begin = start
+            for name, p in self.parameters.items():
+                if name not in self.places and belongs(name, p):
+                    self.places[name] = Place(group, start, start + p.size, p.shape)
+                    start += -(-p.size // ALIGNMENT) * ALIGNMENT
+            self.groups[group] = slice(begin, start)
+        if left_out := [name for name in self.parameters if name not in self.places]:
+            raise ValueError(f"ParameterStore: no group takes {', '.join(left_out)}; add one whose predicate does")
+        self.size = start
+
+    def collect(self):
+        """Make `gradients` whole before it is read: what received none is zero. Also checks that the views stand."""
+        for name, p in self.parameters.items():
+            if p.data is not self.views[name]:
+                raise RuntimeError(
+                    f"{name}.data was rebound to another array, which the optimizer does not see; "
+                    "fill it in place instead: tensor.data[...] = values"
+                )
+            if p.grad is None:
+                p.buffer[...] = 0
+            elif p.grad is not p.buffer:
+                p.buffer[...] = p.grad
+            p.grad = p.buffer
+
+    def zero(self):
+        """Forget the gradients; the next backward writes over them."""
+        for p in self.parameters.values():
+            p.grad = None
+
+    def norm(self):
+        """Euclidean norm of the whole gradient, as a Python float."""
+        self.collect()
+        return float(self.xp.sqrt(self.xp.dot(self.gradients, self.gradients)))
+
+    def clip(self, max_norm):
+        """Scale the gradient so that its norm is at most max_norm; returns the norm before.
+
+        The factor is max_norm / (norm + 1e-6), as PyTorch computes it (Pascanu et al. 2013).
+        """
+        norm = self.norm()
+        factor = max_norm / (norm + 1e-6)
+        if factor < 1:
+            self.gradients *= factor
+        return norm
+
+    def weights(self):
+        """dict name -> array (views): what a checkpoint holds."""
+        return dict(self.views)
