@@ -1,6 +1,7 @@
 """Corpora that others published: found beside the project, in the cache folder, or fetched when asked for by name."""
 
 import hashlib
+import http.client
 import os
 import sys
 import urllib.request
@@ -72,7 +73,7 @@ def find_text(name, progress=None):
         raise UserError(f"{name} is not on this machine, and it is not downloaded by itself; {by_hand}")
     try:
         download(text.url, path, text.sha256, progress)
-    except OSError as error:
+    except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", None) or error
         raise UserError(f"{name} could not be downloaded ({reason}); {by_hand}") from error
     return path, text.note

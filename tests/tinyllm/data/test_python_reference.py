@@ -78,6 +78,9 @@ def test_docstrings_are_read_and_never_run(tmp_path):
     )
     (tmp_path / "broken.py").write_text("def (")
     (tmp_path / "_private.py").write_text('"""No."""')
+    for folder in ("_private_folder", "test"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "module.py").write_text('"""No."""')
     assert docstring_entries(tmp_path) == [
         *[("module.A", "A."), ("module.A.b", "B."), ("module.c", "C.")],
         ("package", "The package."),
