@@ -14,10 +14,14 @@ from tinyllm.tokenizers.bpe_training import learn_merges
 from tinyllm.tokenizers.byte_symbols import BYTE_ORDER
 from tinyllm.tokenizers.huggingface import bpe_from_json, bpe_json, parsed
 from tinyllm.tokenizers.patterns import pattern_text, splitter
-from tinyllm.tokenizers.tokenizer import END_OF_TEXT, Tokenizer, check_texts, number_special_tokens, split_at
+from tinyllm.tokenizers.special_tokens import END_OF_TEXT, number_special_tokens, split_at
+from tinyllm.tokenizers.texts import check_texts
+from tinyllm.tokenizers.tokenizer import Tokenizer
 
-# Pieces repeat (half of English is 200 words), so their ids are remembered; this many pieces are about 100 MB.
+# Text repeats its words, so the ids of pieces are remembered: at most so many, and none longer than so many characters,
+# that no text can fill the memory.
 REMEMBERED_PIECES = 500_000
+REMEMBERED_LENGTH = 40
 
 
 class BPETokenizer(Tokenizer):
@@ -37,7 +41,8 @@ class BPETokenizer(Tokenizer):
         missing = [byte for byte in range(256) if bytes([byte]) not in ids]
         if missing:
             raise UserError(
-                f"the vocabulary lacks {len(missing)} of the 256 bytes (first {missing[0]:#04x}): not byte-level"
+                f"expected a byte-level vocabulary, which has all 256 bytes; {len(missing)} are missing, "
+                f"the first is {missing[0]:#04x}; use a vocabulary trained on bytes"
             )
         self.pattern = pattern_text(pattern)
         self.merges = merges
@@ -63,7 +68,7 @@ class BPETokenizer(Tokenizer):
         wanted = vocab_size - 256 - len(special_tokens)
         if wanted < 0:
             raise UserError(
-                f"vocab_size must be at least {vocab_size - wanted} (256 bytes and {len(special_tokens)} special tokens), "
+                f"vocab_size must be at least {vocab_size - wanted} (256 bytes, {len(special_tokens)} special tokens), "
                 f"got {vocab_size}; choose a larger one"
             )
         pieces = count_pieces(texts, splitter(pattern_text(pattern)), special_tokens)
@@ -88,7 +93,7 @@ class BPETokenizer(Tokenizer):
 
     def _encode_piece(self, piece):
         ids = merge_ids([self._byte_ids[byte] for byte in piece.encode("utf-8")], self._ranks)
-        if len(self._remembered) < REMEMBERED_PIECES:
+        if len(self._remembered) < REMEMBERED_PIECES and len(piece) <= REMEMBERED_LENGTH:
             self._remembered[piece] = ids
         return ids
 

@@ -9,11 +9,13 @@ from tinyllm.tokenizers.huggingface import from_spellings
 
 
 def read_lines(path):
-    """The lines of a UTF-8 text file that are not empty; UserError where there is no such file."""
+    """The lines of a UTF-8 text file that are not empty; UserError where there is no such text."""
     try:
         return [line for line in Path(path).read_text(encoding="utf-8").split("\n") if line]
     except FileNotFoundError:
         raise UserError(f"{path} does not exist") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text ({error}); is it another file, or damaged?") from None
 
 
 def parts_of_gpt2(vocabulary, lines):
@@ -39,11 +41,13 @@ def parts_of_tiktoken(lines):
         content, token = line.split(" ")
         tokens[int(token)] = base64.b64decode(content, validate=True)
     ids = {content: token for token, content in tokens.items()}
+    if len(ids) != len(lines):
+        raise UserError("a token or an id occurs twice")
     merges = {}
     for token, content in sorted(tokens.items()):
         if len(content) > 1:
             parts = merge_ids([ids[content[place : place + 1]] for place in range(len(content))], merges)
             if len(parts) != 2:
-                raise UserError(f"the token {content!r} is not made of two earlier tokens; the file is damaged")
+                raise UserError(f"the token {content!r} is not made of two earlier tokens")
             merges[tuple(parts)] = (token, token)
     return tokens, list(merges)

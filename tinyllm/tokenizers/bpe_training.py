@@ -55,7 +55,7 @@ def count_pairs(words, frequencies):
 
 
 def merge_everywhere(pair, made, words, frequencies, counts, places):
-    """Replace `pair` by the id `made` in every word that holds it, keep counts and places true; return the new pairs."""
+    """Replace `pair` by the id `made` in every word, keep counts and places true; return the set of new pairs."""
     new_pairs = set()
     for number in places.pop(pair):
         word = words[number]

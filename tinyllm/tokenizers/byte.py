@@ -1,7 +1,8 @@
 """The simplest tokenizer that can write everything: one token per byte of UTF-8."""
 
 from tinyllm.tokenizers.huggingface import bpe_json, special_tokens_of
-from tinyllm.tokenizers.tokenizer import END_OF_TEXT, Tokenizer, number_special_tokens
+from tinyllm.tokenizers.special_tokens import END_OF_TEXT, number_special_tokens
+from tinyllm.tokenizers.tokenizer import Tokenizer
 
 
 class ByteTokenizer(Tokenizer):

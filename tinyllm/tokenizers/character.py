@@ -2,7 +2,9 @@
 
 from tinyllm.errors import UserError
 from tinyllm.tokenizers.huggingface import special_tokens_of, tokenizer_json
-from tinyllm.tokenizers.tokenizer import Tokenizer, check_texts, number_special_tokens
+from tinyllm.tokenizers.special_tokens import number_special_tokens
+from tinyllm.tokenizers.texts import check_texts
+from tinyllm.tokenizers.tokenizer import Tokenizer
 
 
 class CharacterTokenizer(Tokenizer):
@@ -12,9 +14,12 @@ class CharacterTokenizer(Tokenizer):
 
     def __init__(self, characters, special_tokens=()):
         """characters: the vocabulary in id order, a text or a list; special_tokens: names, numbered after it."""
-        self._ids = {character: token for token, character in enumerate(characters)}
-        if not self._ids:
+        characters = list(characters)
+        if not characters:
             raise UserError("a character tokenizer needs at least one character; give it some text to train on")
+        if len(set(characters)) < len(characters) or any(len(character) != 1 for character in characters):
+            raise UserError("characters must be single and differ from each other; CharacterTokenizer.train finds them")
+        self._ids = {character: token for token, character in enumerate(characters)}
         tokens = {token: character.encode("utf-8") for character, token in self._ids.items()}
         super().__init__(tokens, number_special_tokens(special_tokens, len(tokens)))
 
@@ -29,8 +34,8 @@ class CharacterTokenizer(Tokenizer):
         except KeyError as error:
             unknown = error.args[0]
         raise UserError(
-            f"the character {unknown!r} (U+{ord(unknown):04X}) does not occur in the text this tokenizer was trained on; "
-            "leave it out, train on text that has it, or use a BPETokenizer or ByteTokenizer, which can write everything"
+            f"the character {unknown!r} (U+{ord(unknown):04X}) is not among the {len(self._ids)} this tokenizer was "
+            "trained on; leave it out, train on text that has it, or use a BPETokenizer or ByteTokenizer instead"
         )
 
     def _spelling(self, content):

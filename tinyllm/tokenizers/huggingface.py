@@ -88,18 +88,17 @@ def tokenizer_json(model, special_tokens, pre_tokenizer, decoder):
 
 def special_tokens_of(content):
     """Dict name -> id of the added tokens of a tokenizer.json."""
-    for token in content["added_tokens"]:
+    added = content.get("added_tokens") or []
+    for token in added:
         if any(token.get(flag) for flag in ("single_word", "lstrip", "rstrip")):
-            raise UserError(
-                f"added token {token['content']!r} is matched by rules (lstrip, …) that tinyllm does not have"
-            )
-    return {token["content"]: token["id"] for token in content["added_tokens"]}
+            raise UserError(f"added token {token['content']!r} is matched by rules (lstrip, …) that tinyllm lacks")
+    return {token["content"]: token["id"] for token in added}
 
 
 def bpe_from_json(content):
     """(tokens, merges, pattern, special tokens) of a byte-level BPE, as `BPETokenizer` takes them."""
     model = content["model"]
-    # Files from before 2021 name no type; the merges tell.
+    # Old files name no type; the merges tell.
     expect(model.get("type", "BPE" if "merges" in model else None), ["BPE"], "model type")
     expect(content.get("normalizer"), [None], "normalizer")
     for option in ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "ignore_merges"):
@@ -113,16 +112,15 @@ def bpe_from_json(content):
 def expect(value, accepted, what):
     """UserError unless the tokenizer.json says one of the `accepted` values."""
     if value not in accepted:
-        raise UserError(
-            f"expected byte-level BPE with {what} {accepted[0]!r}, got {value!r}, which tinyllm does not have"
-        )
+        raise UserError(f"expected byte-level BPE with {what} {accepted[0]!r}, got {value!r}, which tinyllm lacks")
 
 
 def pattern_of(pre_tokenizer):
     """The split pattern of a byte-level pre-tokenizer, alone or after one Split."""
+    pre_tokenizer = pre_tokenizer or {"type": None}
     steps = pre_tokenizer["pretokenizers"] if pre_tokenizer["type"] == "Sequence" else [pre_tokenizer]
-    byte_level = steps[-1]
     expect([step["type"] for step in steps], [["Split", "ByteLevel"], ["ByteLevel"]], "pre-tokenizers")
+    byte_level = steps[-1]
     expect(byte_level["add_prefix_space"], [False], "add_prefix_space")
     uses_gpt2 = byte_level.get("use_regex", True)
     if len(steps) == 1:
@@ -138,5 +136,8 @@ def from_spellings(vocabulary, merges, special_tokens):
 
     vocabulary: dict spelling -> id, with or without the special tokens; merges: list of pairs of spellings.
     """
-    tokens = {token: unspell(symbols) for symbols, token in vocabulary.items() if symbols not in special_tokens}
+    ordinary = {symbols: token for symbols, token in vocabulary.items() if symbols not in special_tokens}
+    tokens = {token: unspell(symbols) for symbols, token in ordinary.items()}
+    if len(tokens) != len(ordinary):
+        raise UserError("an id occurs twice in the vocabulary")
     return tokens, [(vocabulary[left], vocabulary[right]) for left, right in merges]

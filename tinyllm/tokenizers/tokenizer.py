@@ -1,7 +1,6 @@
 """What all tokenizers share: special tokens, decoding, the hash of the vocabulary, the folder they are saved in."""
 
 import json
-import re
 from functools import cached_property
 from pathlib import Path
 
@@ -11,9 +10,10 @@ from tinyllm.errors import UserError
 from tinyllm.files import read_json, sha256_of, write_json
 from tinyllm.tokenizers.byte_symbols import spell
 from tinyllm.tokenizers.huggingface import parsed, sign, signature
+from tinyllm.tokenizers.special_tokens import END_OF_TEXT, split_at
 from tinyllm.tokenizers.streaming import StreamDecoder
+from tinyllm.tokenizers.texts import check_text
 
-END_OF_TEXT = "<|endoftext|>"
 FILE_NAME = "tokenizer.json"
 
 
@@ -27,15 +27,18 @@ class Tokenizer:
 
     def __init__(self, tokens, special_tokens):
         self.special_tokens = dict(special_tokens)
-        self._check_special_tokens(tokens)
+        self._check(tokens)
         self._tokens = tokens | {token: name.encode("utf-8") for name, token in special_tokens.items()}
         self.vocab_size = max(self._tokens) + 1
         self.end_of_text = special_tokens.get(END_OF_TEXT)
 
-    def _check_special_tokens(self, tokens):
-        """UserError where a name or an id of a special token would also mean something else."""
+    def _check(self, tokens):
+        """UserError where an id is no id, or a name or id of a special token also means something else."""
         names = {self._spelling(content) for content in tokens.values()} if self.special_tokens else ()
         taken = set(tokens)
+        for token in (*tokens, *self.special_tokens.values()):
+            if type(token) is not int or not 0 <= token < 2**31:
+                raise UserError(f"a token id must be a whole number from 0 to 2^31 - 1 (an int32); got {token!r}")
         for name, token in self.special_tokens.items():
             check_text(name)
             if not name or name in names:
@@ -116,8 +119,8 @@ class Tokenizer:
             return self._tokens[token]
         except (KeyError, TypeError):
             raise UserError(
-                f"token id {token!r} is not in this tokenizer's vocabulary of {self.vocab_size} (0 to "
-                f"{self.vocab_size - 1}); were the ids made by another tokenizer?"
+                f"token id {token!r} is not in this tokenizer's vocabulary of size {self.vocab_size}; "
+                "decode with the tokenizer that made the ids"
             ) from None
 
     def stream_decoder(self, errors="replace"):
@@ -166,47 +169,3 @@ class Tokenizer:
 
     def __repr__(self):
         return f"{type(self).__name__}(vocab_size={self.vocab_size}, special_tokens={self.special_tokens})"
-
-
-def split_at(names, text):
-    """`text` cut at every name in it: ordinary text at even places, the names at odd ones.
-
-    Of two names that start alike the longer one is meant.
-    """
-    if not names:
-        return [text]
-    alternatives = "|".join(map(re.escape, sorted(names, key=len, reverse=True)))
-    return re.split(f"({alternatives})", text)
-
-
-def check_text(text):
-    """UserError unless `text` is a string that UTF-8 can write."""
-    if not isinstance(text, str):
-        raise UserError(f"expected a text (str), got {type(text).__name__}; bytes must be decoded first")
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise UserError(
-            f"the text has a lone surrogate {text[error.start]!r} at character {error.start}, which no bytes stand for; "
-            'repair it first, for instance with text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")'
-        ) from None
-
-
-def check_texts(texts):
-    """The texts to train on, one by one, each checked; UserError where one string stands for the collection."""
-    if isinstance(texts, (str, bytes)):
-        raise UserError("texts must be a collection of texts, got a single one; write [text]")
-    for text in texts:
-        check_text(text)
-        yield text
-
-
-def number_special_tokens(names, first):
-    """Dict name -> id for special tokens that follow the ordinary ones: `first`, first + 1, …"""
-    if isinstance(names, str):
-        raise UserError(f"special_tokens must be a collection of names, got the text {names!r}; write [{names!r}]")
-    names = list(names)
-    for name in names:
-        if names.count(name) > 1:
-            raise UserError(f"special token {name!r} is named twice; name each once")
-    return {name: first + place for place, name in enumerate(names)}

@@ -1,0 +1,31 @@
+"""Special tokens: names that stand for one id each, beside the ordinary tokens."""
+
+import re
+
+from tinyllm.errors import UserError
+from tinyllm.tokenizers.texts import check_text
+
+END_OF_TEXT = "<|endoftext|>"
+
+
+def number_special_tokens(names, first):
+    """Dict name -> id for special tokens that follow the ordinary ones: `first`, first + 1, …"""
+    if isinstance(names, str):
+        raise UserError(f"special_tokens must be a collection of names, got the text {names!r}; write [{names!r}]")
+    names = list(names)
+    for name in names:
+        check_text(name)
+        if names.count(name) > 1:
+            raise UserError(f"special token {name!r} is named twice; name each once")
+    return {name: first + place for place, name in enumerate(names)}
+
+
+def split_at(names, text):
+    """`text` cut at every name in it: ordinary text at even places, the names at odd ones.
+
+    Of two names that start alike the longer one is meant.
+    """
+    if not names:
+        return [text]
+    alternatives = "|".join(map(re.escape, sorted(names, key=len, reverse=True)))
+    return re.split(f"({alternatives})", text)

@@ -1,0 +1,25 @@
+"""What counts as a text: a str that UTF-8 can write."""
+
+from tinyllm.errors import UserError
+
+
+def check_text(text):
+    """UserError unless `text` is a string that UTF-8 can write."""
+    if not isinstance(text, str):
+        raise UserError(f"expected a text (str), got {type(text).__name__}; bytes must be decoded first")
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise UserError(
+            f"the text has a lone surrogate {text[error.start]!r} (character {error.start}), which UTF-8 cannot write; "
+            'repair it first, for instance with text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")'
+        ) from None
+
+
+def check_texts(texts):
+    """The texts to train on, one by one, each checked; UserError where one string stands for the collection."""
+    if isinstance(texts, (str, bytes)):
+        raise UserError("texts must be a collection of texts, got a single one; write [text]")
+    for text in texts:
+        check_text(text)
+        yield text
