@@ -95,6 +95,7 @@ class Node:
 
     def __init__(self, name, y, parents, vjp):
         if isinstance(vjp, tuple):  # drop the closures of frozen inputs and with them what they would have saved
+            expect_one_each(name, "be", vjp, parents)
             vjp = tuple(f if parent is not None else None for f, parent in zip(vjp, parents, strict=True))
         self.number = next(_numbers)
         self.name = name
@@ -107,13 +108,16 @@ class Node:
         """The gradients of all arguments (None where not wanted); a large weight's lands in its own buffer."""
         if not isinstance(self.vjp, tuple):
             return self.vjp(dy)
-        return [f and lay(f, dy, parent) for f, parent in zip(self.vjp, self.parents, strict=True)]
+        return [f and lay(f, dy, p, self.parents.count(p) == 1) for f, p in zip(self.vjp, self.parents, strict=True)]
 
 
-def lay(vjp, dy, parent):
-    """Run one argument's pullback; if it can write into a given array and the leaf owns one, let it."""
+def lay(vjp, dy, parent, alone):
+    """Run one argument's pullback; if it can write into a given array and the leaf owns one, let it.
+
+    Not for a leaf that is two arguments of one op, `linear(w, w)`: two gradients cannot be laid in one buffer.
+    """
     writes = "out" in vjp.__code__.co_varnames[: vjp.__code__.co_argcount]
-    if writes and isinstance(parent, Tensor) and parent.grad is None and parent.buffer is not None:
+    if writes and alone and isinstance(parent, Tensor) and parent.grad is None and parent.buffer is not None:
         return vjp(dy, out=parent.buffer)
     return vjp(dy)
 
@@ -143,10 +147,12 @@ class Primitive:
         """Arguments given by name, and the defaults of those not given, in their places."""
         rest = self.argument_names[len(inputs) :]
         given = self.defaults | {name: options.pop(name) for name in rest if name in options}
+        if missing := [name for name in rest if name not in given]:
+            raise TypeError(f"{self.name}: argument {missing[0]} is missing")
         for name, value in options.items():
             if isinstance(value, Tensor):
                 raise TypeError(f"{self.name}: option {name}= is not differentiated; pass an array (tensor.data)")
-        return (*inputs, *(given[name] for name in rest if name in given))
+        return (*inputs, *(given[name] for name in rest))
 
     def __call__(self, *inputs, **options):
         inputs = self.bind(inputs, options)
@@ -198,6 +204,7 @@ def backward(tensor, seed=None, on_leaf=None):
         dy, _ = gradients.pop(node)
         try:
             dxs = node.pull(dy)
+            expect_one_each(node.name, "return", dxs, node.parents)
             dxs = [checked(node, i, dx, p) for i, (dx, p) in enumerate(zip(dxs, node.parents, strict=True))]
         except Exception as error:
             error.add_note(f"in backward of {node.name} -> {describe(node)}{layer(node.path)}")
@@ -262,6 +269,16 @@ def deliver(leaf, dx, uses, on_leaf):
 
 
 ARRIVED = object()  # what `recompute` returns for a leaf whose gradient its inner backward has delivered
+
+
+def expect_one_each(name, verb, items, arguments):
+    """A vjp is, or returns, a tuple with one entry for each positional argument."""
+    if not isinstance(items, tuple | list) or len(items) != len(arguments):
+        came = f"{len(items)}" if isinstance(items, tuple | list) else describe(items)
+        raise TypeError(
+            f"the vjp of {name} must {verb} a tuple of {len(arguments)}, one for each argument "
+            f"(None where there is no gradient), not {came}"
+        )
 
 
 def checked(node, i, dx, parent):

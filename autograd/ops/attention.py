@@ -47,7 +47,7 @@ def attention(q, k, v, *, causal=True, window=None, segments=None, bias=None):
     Shapes     q, y (B, H, T, D);  k, v (B, G, S, D), G divides H, S >= T: query t stands at key S - T + t
                segments (B, S);  bias broadcast to (B, H, T, S), not differentiated
     Gradient   dv = pᵀ dy;  dp = dy vᵀ;  ds = p (dp - Σ_s dp p);  dq = ds k / √D;  dk = dsᵀ q / √D
-    Saves      q, k, v, p
+    Saves      rows (q, as one matrix for each key head), k, v, p
     Cost       4 B H T S D flops forward, 8 backward, B H T S probabilities kept
     Precision  scores and softmax in at least float32
     Errors     ValueError for shapes that do not fit; a query that may see nothing gets 0, never NaN
@@ -59,8 +59,8 @@ def attention(q, k, v, *, causal=True, window=None, segments=None, bias=None):
     scale = 1 / math.sqrt(D)
     mask = attention_mask(T, S, causal=causal, window=window, segments=segments, xp=xp)
     # The H/G query heads of one key head ask the same keys: more rows of one matrix.
-    q = q.reshape(B, G, H // G * T, D)
-    s = widen(product(q, swap(k))).reshape(B, H, T, S)
+    rows = q.reshape(B, G, H // G * T, D)
+    s = widen(product(rows, swap(k))).reshape(B, H, T, S)
     s *= scale
     if bias is not None:
         s += bias
@@ -70,15 +70,15 @@ def attention(q, k, v, *, causal=True, window=None, segments=None, bias=None):
     y = product(p, v).reshape(B, H, T, D)
 
     def vjp(dy):
-        dy = dy.reshape(q.shape)
+        dy = dy.reshape(rows.shape)
         # y = p v
         dv = product(swap(p), dy)
         dp = product(dy, swap(v))
         # p = softmax(s)
         ds = p * (dp - (dp * p).sum(-1, keepdims=True))
-        # s = q kᵀ scale
+        # s = rows kᵀ scale
         dq = product(ds, k) * scale
-        dk = product(swap(ds), q) * scale
+        dk = product(swap(ds), rows) * scale
         return dq.reshape(B, H, T, D), dk, dv
 
     return y, vjp

@@ -17,7 +17,7 @@ def random_bits(seeds, n, xp):
 
     Two rounds of multiply and xor-shift (the finalizer of MurmurHash3), first over the seed, then over the position.
     """
-    seeds = xp.asarray(seeds).astype(np.uint64)
+    seeds = seeds.astype(np.uint64)
     state = mix(mix((seeds & 0xFFFFFFFF).astype(np.uint32)) ^ (seeds >> np.uint64(32)).astype(np.uint32))
     return mix(xp.arange(n, dtype=np.uint32) * np.uint32(0x9E3779B9) + state[:, None])
 
@@ -48,7 +48,7 @@ def dropout(x, *, rate, seed):
     if not 0 <= rate < 1:
         raise ValueError(f"dropout: rate must be in [0, 1), not {rate}")
     xp = xp_of(x)
-    seeds = np.atleast_1d(seed) if isinstance(seed, int) else seed
+    seeds = xp.asarray(seed).reshape(-1)
     bits = random_bits(seeds, math.prod(x.shape) // len(seeds), xp)
     kept = (bits >= np.uint32(int(rate * 2**32))).reshape(x.shape)
     factor = (kept * (1 / (1 - rate))).astype(x.dtype)

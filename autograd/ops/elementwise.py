@@ -4,7 +4,7 @@ Broadcasting repeats a smaller array to fit a larger one. Its adjoint is a sum o
 used n times receives n gradients. `unbroadcast` does that sum, in plain sight at the end of every pullback.
 """
 
-from autograd.arrays import xp_of
+from autograd.arrays import widen, xp_of
 from autograd.engine import primitive
 
 
@@ -14,12 +14,12 @@ def like(x):
 
 
 def unbroadcast(dy, target):
-    """Sum `dy` over the axes along which an input of `like(input) == target` was repeated, back to its shape."""
+    """Sum `dy` (in at least float32) over the axes along which an input with `like(input) == target` was repeated."""
     shape, dtype = target
     if dy.shape != shape:
         new = dy.ndim - len(shape)
         repeated = tuple(i for i, n in enumerate(dy.shape) if i < new or (shape[i - new] == 1 and n != 1))
-        dy = dy.sum(repeated, keepdims=True).reshape(shape)
+        dy = widen(dy).sum(repeated, keepdims=True).reshape(shape)
     return dy.astype(dtype, copy=False)
 
 
@@ -148,7 +148,8 @@ def power(x, exponent):
     x_like, c_like = like(x), like(exponent)
 
     def dx(dy):
-        return unbroadcast(dy * exponent * x ** (exponent - 1), x_like)
+        lower = exponent - (exponent != 0)  # where c = 0 the factor c is 0, and x^-1 would be infinite at x = 0
+        return unbroadcast(dy * exponent * x**lower, x_like)
 
     def dc(dy):
         logarithm = xp.log(xp.where(x == 0, 1, x))

@@ -78,9 +78,11 @@ def index_add(x, rows, values):
     Gradient   dx = dy;  dvalues_i = dy[rows_i]
     Saves      rows
     Cost       one pass
-    Errors     ValueError for a row outside 0 … V-1
+    Errors     ValueError for a row outside 0 … V-1, or values that do not fit
     """
     check_rows("index_add", rows, len(x))
+    if values.shape != (len(rows), *x.shape[1:]):
+        raise ValueError(f"index_add: values must be {[len(rows), *x.shape[1:]]}, not {list(values.shape)}")
     y = x.copy()
     scatter_add(y, rows, values)
 

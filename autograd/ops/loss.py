@@ -13,7 +13,7 @@ def cross_entropy(logits, targets, *, ignore_index=-100, label_smoothing=0.0, re
                "sum": Σ_i L_i;  "mean": Σ_i L_i / n over the n targets that are not ignored;  "none": L (...)
     Shapes     logits (..., V), targets (...) whole numbers; loss () or, with "none", (...)
     Gradient   dlogits_i = dL_i (p_i - q_i), 0 where ignored.  With "mean" every dL_i is dL / n
-    Saves      p, targets, kept, count
+    Saves      p, target, rows (0 … N-1), kept
     Cost       one exp and four passes forward, two passes backward
     Precision  inside at least float32; the loss is at least float32
     Errors     ValueError for a target outside 0 … V-1 that is not ignore_index, or an unknown reduction.

@@ -51,7 +51,7 @@ def mean(x, *, axis=None, keepdims=False):
     xp = xp_of(x)
     y = widen(x).mean(axis, keepdims=keepdims).astype(x.dtype, copy=False)
     shape = x.shape
-    n = x.size / max(y.size, 1)
+    n = x.size / (y.size or 1)
 
     def vjp(dy):
         if not keepdims:

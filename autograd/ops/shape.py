@@ -2,6 +2,8 @@
 
 import itertools
 
+import numpy as np
+
 from autograd.arrays import xp_of
 from autograd.engine import primitive
 from autograd.ops.elementwise import like, unbroadcast
@@ -59,7 +61,7 @@ def getitem(x, *, index):
     """
     xp = xp_of(x)
     for i in index if isinstance(index, tuple) else (index,):
-        if not (i is None or i is Ellipsis or isinstance(i, slice) or hasattr(i, "__index__")):
+        if not (i is None or i is Ellipsis or isinstance(i, int | np.integer | slice)):
             raise TypeError(
                 f"a Tensor is indexed by slices and integers; for {type(i).__name__} use gather or embedding"
             )
