@@ -1,0 +1,93 @@
+import json
+import math
+
+import numpy as np
+import pytest
+
+from tinyllm.errors import UserError
+from tinyllm.training.metrics import SAMPLES, MetricsLog, read_metrics
+
+
+def strict(line):
+    def refuse(constant):
+        raise AssertionError(f"{constant} is not JSON")
+
+    return json.loads(line, parse_constant=refuse)
+
+
+def test_a_record_can_be_read_as_soon_as_it_was_appended(tmp_path):
+    with MetricsLog(tmp_path / "new" / "run") as log:
+        log.append({"step": 1, "split": "train", "loss_nats": 2.5})
+        log.append({"step": np.int64(2), "split": "train", "loss_nats": np.float32(0.5)})
+        assert read_metrics(tmp_path / "new" / "run") == [
+            {"step": 1, "split": "train", "loss_nats": 2.5},
+            {"step": 2, "split": "train", "loss_nats": 0.5},
+        ]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, np.float32("nan"), np.float64("inf")])
+def test_what_json_cannot_say_is_null_and_named(tmp_path, value):
+    with MetricsLog(tmp_path) as log:
+        log.append({"step": 3, "loss_nats": value, "seconds": 1.0})
+    record = strict((tmp_path / "metrics.jsonl").read_text())
+    assert record == {"step": 3, "loss_nats": None, "seconds": 1.0, "not_finite": {"loss_nats": str(float(value))}}
+
+
+def test_a_record_without_a_step_is_refused(tmp_path):
+    with MetricsLog(tmp_path) as log, pytest.raises(ValueError, match="integer step"):
+        log.append({"loss_nats": 1.0})
+
+
+def test_rewind_drops_what_lies_beyond_and_goes_on(tmp_path):
+    with MetricsLog(tmp_path) as log:
+        for step in range(1, 6):
+            log.append({"step": step, "split": "train"})
+        log.append({"step": 5, "split": "validation"})
+        log.rewind(3)
+        log.append({"step": 4, "split": "again"})
+    assert [record["step"] for record in read_metrics(tmp_path)] == [1, 2, 3, 4]
+    assert read_metrics(tmp_path)[-1]["split"] == "again"
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
+
+
+def test_rewind_keeps_every_byte_of_what_it_keeps(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b'{"step":1,  "loss_nats": 1.10}\r\n{"step": 2}\n')
+    with MetricsLog(tmp_path) as log:
+        log.rewind(2)
+        assert path.read_bytes() == b'{"step":1,  "loss_nats": 1.10}\r\n{"step": 2}\n'
+        log.rewind(1)
+    assert path.read_bytes() == b'{"step":1,  "loss_nats": 1.10}\r\n'
+
+
+@pytest.mark.parametrize("torn", [b'{"step": 2, "lo', b'{"step": 2}', b"\x00\x00\xff"])
+def test_a_torn_last_line_is_passed_over_and_cut_off(tmp_path, torn):
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b'{"step": 1}\n' + torn)
+    assert read_metrics(tmp_path) == [{"step": 1}]
+    with MetricsLog(tmp_path) as log:
+        log.append({"step": 2})
+    assert read_metrics(tmp_path) == [{"step": 1}, {"step": 2}]
+
+
+@pytest.mark.parametrize("bad", [b'{"step": 2, "lo', b"\xff\xfe", b"[2]", b'{"loss_nats": 1}', b'{"step": true}', b""])
+def test_a_bad_line_anywhere_else_is_refused_by_number(tmp_path, bad):
+    (tmp_path / "metrics.jsonl").write_bytes(b'{"step": 1}\n' + bad + b'\n{"step": 3}\n')
+    with pytest.raises(UserError, match="line 2 of ") as raised:
+        read_metrics(tmp_path)
+    assert len(str(raised.value).splitlines()) == 1
+
+
+def test_no_file_yet_is_no_records_but_no_folder_is_a_mistake(tmp_path):
+    assert read_metrics(tmp_path) == []
+    with pytest.raises(UserError, match="not a folder"):
+        read_metrics(tmp_path / "absent")
+
+
+def test_samples_are_kept_the_same_way(tmp_path):
+    text = 'a\u2028b "quoted" \ud800 \x1b[31m\n'
+    with MetricsLog(tmp_path, SAMPLES) as log:
+        log.append({"step": 0, "prompt": "", "text": text})
+        log.append({"step": 9, "prompt": "", "text": ""})
+        log.rewind(0)
+    assert read_metrics(tmp_path, SAMPLES) == [{"step": 0, "prompt": "", "text": text}]

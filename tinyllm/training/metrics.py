@@ -1,0 +1,95 @@
+"""A run's measurements on disk: one JSON object a line, readable at any moment, exact to resume."""
+
+import json
+import math
+from pathlib import Path
+
+from tinyllm.errors import UserError
+from tinyllm.files import atomic_write
+
+METRICS, SAMPLES = "metrics.jsonl", "samples.jsonl"
+
+
+class MetricsLog:
+    """Appends records to a file of `folder`, `metrics.jsonl` unless `name` says otherwise (`samples.jsonl`).
+
+    Each record reaches the operating system before `append` returns, so a killed process loses at most the line it was
+    writing. Such a torn last line is cut off when the log is opened again.
+    """
+
+    def __init__(self, folder, name=METRICS):
+        self.path = Path(folder) / name
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.open()
+
+    def open(self):
+        self.file = open(self.path, "ab", buffering=0)  # noqa: SIM115 (close() closes it)
+        self.file.truncate(len(whole_lines(self.path.read_bytes())))
+
+    def append(self, record):
+        """Write one record, a dict with the integer `step` and values of JSON's types (array scalars are converted).
+
+        JSON has no NaN and no infinity: such a number is written as null, and the field "not_finite" keeps it by name,
+        {"loss_nats": null, "not_finite": {"loss_nats": "nan"}}.
+        """
+        values = {name: value.item() if hasattr(value, "item") else value for name, value in record.items()}
+        if type(values.get("step")) is not int:
+            raise ValueError(f"a record needs an integer step, so that a resumed run can rewind; it was {record}")
+        lost = {name: str(value) for name, value in values.items() if isinstance(value, float) and not is_finite(value)}
+        if lost:
+            values |= dict.fromkeys(lost) | {"not_finite": lost}
+        self.file.write(json.dumps(values, allow_nan=False).encode("ascii") + b"\n")
+
+    def rewind(self, step):
+        """Drop all records beyond `step`, atomically: the run resumes from there and will write them again."""
+        self.close()
+        lines = whole_lines(self.path.read_bytes()).splitlines(keepends=True)
+        kept = [line for number, line in enumerate(lines, 1) if parse(line, self.path, number)["step"] <= step]
+        if len(kept) < len(lines):
+            with atomic_write(self.path) as file:
+                file.writelines(kept)
+        self.open()
+
+    def close(self):
+        self.file.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+
+def read_metrics(folder, name=METRICS):
+    """All records of a run folder, in the order they were written; none if the file is not there yet.
+
+    A line counts once its end was written, so the torn last line of a killed process is passed over. Any other line
+    that is not a record raises UserError naming it.
+    """
+    path = Path(folder) / name
+    if not path.parent.is_dir():
+        raise UserError(f"{path.parent} is not a folder; expected a run folder, as `tinyllm pretrain --run` writes it")
+    if not path.exists():
+        return []
+    lines = whole_lines(path.read_bytes()).split(b"\n")[:-1]
+    return [parse(line, path, number) for number, line in enumerate(lines, 1)]
+
+
+def is_finite(value):
+    """True for a number that can be drawn and averaged: not None (JSON's null), not NaN, not infinite."""
+    return value is not None and math.isfinite(value)
+
+
+def whole_lines(data):
+    """The bytes up to and including the last line end."""
+    return data[: data.rfind(b"\n") + 1]
+
+
+def parse(line, path, number):
+    try:
+        record = json.loads(line)
+    except ValueError as error:  # bad JSON, or bytes that are no UTF-8
+        raise UserError(f"line {number} of {path} is not valid JSON ({error}); remove that line or the file") from None
+    if not isinstance(record, dict) or type(record.get("step")) is not int:
+        raise UserError(f'line {number} of {path} is not a record: expected an object with "step", an integer')
+    return record
