@@ -30,7 +30,7 @@ def signature(content, path):
     if mark.get("format_version") != FORMAT_VERSION:
         version = mark.get("format_version")
         raise UserError(f"{path} has format_version {version!r}, this tinyllm reads {FORMAT_VERSION}; update tinyllm")
-    return mark.get("kind"), mark.get("vocabulary_hash")
+    return str(mark.get("kind")), str(mark.get("vocabulary_hash"))
 
 
 def parsed(parse, content, path):

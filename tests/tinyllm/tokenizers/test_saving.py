@@ -1,0 +1,218 @@
+"""A tokenizer comes back from its folder as it was, and a damaged folder is refused in one line."""
+
+import contextlib
+import copy
+import json
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tinyllm.errors import UserError
+from tinyllm.tokenizers import BPETokenizer, ByteTokenizer, CharacterTokenizer, load_tokenizer
+
+TEXT = "Once upon a time, there was a little dog.\n\n It's 12345 Ġ 🙂 <|end|>"
+ALL = [
+    BPETokenizer.train([TEXT], vocab_size=275, special_tokens=["<|end|>", "<|Ġ x|>"]),
+    BPETokenizer.train([TEXT], vocab_size=270, pattern="gpt2"),
+    BPETokenizer.train([TEXT], vocab_size=270, pattern=r"\w+ ?|\W"),
+    ByteTokenizer(),
+    ByteTokenizer([]),
+    CharacterTokenizer.train([TEXT], ["<|end|>"]),
+]
+each = pytest.mark.parametrize("tokenizer", ALL, ids=lambda tokenizer: f"{tokenizer.kind}{tokenizer.vocab_size}")
+
+
+def saved(tokenizer, folder):
+    tokenizer.save(folder)
+    return json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+
+
+@each
+def test_what_was_saved_is_loaded(tokenizer, tmp_path):
+    tokenizer.save(tmp_path / "new" / "folder")
+    assert os.listdir(tmp_path / "new" / "folder") == ["tokenizer.json"]
+    for loaded in (load_tokenizer(tmp_path / "new" / "folder"), type(tokenizer).load(str(tmp_path / "new" / "folder"))):
+        assert type(loaded) is type(tokenizer)
+        assert loaded.vocabulary_hash == tokenizer.vocabulary_hash
+        assert (loaded.vocab_size, loaded.special_tokens) == (tokenizer.vocab_size, tokenizer.special_tokens)
+        assert loaded.end_of_text == tokenizer.end_of_text
+        for allowed in ((), "all"):
+            assert loaded.encode(TEXT, allowed_special=allowed) == tokenizer.encode(TEXT, allowed_special=allowed)
+        assert repr(loaded) == repr(tokenizer)
+
+
+@each
+def test_format_version_is_written(tokenizer, tmp_path):
+    mark = saved(tokenizer, tmp_path)["model"]["tinyllm"]
+    assert mark == {"format_version": 1, "kind": tokenizer.kind, "vocabulary_hash": tokenizer.vocabulary_hash}
+
+
+@pytest.mark.parametrize("kind", ["bpe", "byte", "character"])
+def test_files_of_format_version_1_still_load(kind):
+    # Written by the first release; never write them anew.
+    loaded = load_tokenizer(Path(__file__).parent / "version1" / kind)
+    assert loaded.kind == kind
+    assert loaded.decode(loaded.encode("the dog<|end|>", allowed_special="all")) == "the dog<|end|>"
+    if kind == "bpe":
+        assert [loaded.token_bytes(token) for token in loaded.encode("the dog")] == [b"the", b" dog"]
+
+
+def test_the_hash_covers_all_that_decides_ids():
+    pattern = BPETokenizer.train([TEXT], vocab_size=270, pattern="gpt4")
+    others = [
+        *ALL,
+        pattern,
+        BPETokenizer.train([TEXT], vocab_size=270, special_tokens=["<|end|>"]),
+        BPETokenizer.train([TEXT], vocab_size=271),
+        BPETokenizer(pattern._ordinary, pattern.merges[:-1], "gpt4", pattern.special_tokens),
+        CharacterTokenizer.train([TEXT]),
+    ]
+    assert len({tokenizer.vocabulary_hash for tokenizer in others}) == len(others)
+    assert BPETokenizer.train([TEXT], 270, pattern="gpt2").vocabulary_hash == ALL[1].vocabulary_hash
+    named = BPETokenizer.train([TEXT], 270, pattern=ALL[1].pattern)
+    assert named.vocabulary_hash == ALL[1].vocabulary_hash
+
+
+@each
+def test_a_failed_save_leaves_the_old_file(tokenizer, tmp_path, monkeypatch):
+    old = saved(ByteTokenizer(["<|old|>"]), tmp_path)
+
+    def fail(*_):
+        raise OSError("no")
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(OSError, match="no"):
+        tokenizer.save(tmp_path)
+    assert json.loads((tmp_path / "tokenizer.json").read_text(encoding="utf-8")) == old
+    assert os.listdir(tmp_path) == ["tokenizer.json"]
+
+
+def write(folder, content):
+    text = content if isinstance(content, str) else json.dumps(content)
+    (folder / "tokenizer.json").write_text(text, encoding="utf-8")
+
+
+def test_refused_folders(tmp_path):
+    with pytest.raises(UserError, match="does not exist"):
+        load_tokenizer(tmp_path)
+    for content, message in (("{", "is not valid JSON"), ([], "it has no model"), ({"model": 3}, "it has no model")):
+        write(tmp_path, content)
+        with pytest.raises(UserError, match=message):
+            load_tokenizer(tmp_path)
+
+
+@each
+def test_files_of_another_kind_or_version_or_content(tokenizer, tmp_path):
+    content = saved(tokenizer, tmp_path)
+    other = CharacterTokenizer if tokenizer.kind != "character" else BPETokenizer
+    with pytest.raises(UserError, match=f"holds a {tokenizer.kind} tokenizer, not a {other.kind} one; load_tokenizer"):
+        other.load(tmp_path)
+
+    def refuse(message, **mark):
+        changed = copy.deepcopy(content)
+        changed["model"]["tinyllm"].update(mark)
+        write(tmp_path, changed)
+        with pytest.raises(UserError, match=message):
+            load_tokenizer(tmp_path)
+
+    refuse("has format_version 2, this tinyllm reads 1; update tinyllm", format_version=2)
+    refuse("of the kind 'unigram', known are bpe, byte, character; update", kind="unigram")
+    refuse("was changed since it was written", vocabulary_hash="0" * 64)
+    changed = copy.deepcopy(content)
+    changed["added_tokens"].append({"id": 1000, "content": "<|new|>"})
+    write(tmp_path, changed)
+    with pytest.raises(UserError, match="was changed since it was written"):
+        load_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda c: c["model"].update(type="WordPiece"),
+            "byte-level BPE with model type 'BPE', got 'WordPiece'",
+        ),
+        (lambda c: c.update(normalizer={"type": "NFC"}), "normalizer None, got {'type': 'NFC'}"),
+        (lambda c: c["model"].update(ignore_merges=True), "with ignore_merges None, got True, which tinyllm lacks"),
+        (lambda c: c["model"].update(dropout=0.1), "with dropout None, got 0.1"),
+        (lambda c: c.update(pre_tokenizer=None), "with pre-tokenizers"),
+        (lambda c: c.update(pre_tokenizer={"type": "Metaspace"}), "with pre-tokenizers"),
+        (
+            lambda c: c["pre_tokenizer"]["pretokenizers"][1].update(add_prefix_space=True),
+            "add_prefix_space False",
+        ),
+        (lambda c: c["pre_tokenizer"]["pretokenizers"][1].update(use_regex=True), "use_regex .after a Split. False"),
+        (lambda c: c["pre_tokenizer"]["pretokenizers"][0].update(invert=True), "behavior and invert of Split"),
+        (lambda c: c["added_tokens"][0].update(lstrip=True), "added token '<.end.>' is matched by rules"),
+        (lambda c: c["model"]["vocab"].update({"!": 1}), "an id occurs twice in the vocabulary"),
+        (lambda c: c["model"]["vocab"].pop("Ġ"), "is damaged or not what it claims to be|has all 256 bytes"),
+        (lambda c: c["model"]["vocab"].update({"!": -1}), "a token id must be a whole number"),
+        (lambda c: c["model"]["vocab"].update({"日": 900}), "is damaged or not what it claims to be .KeyError"),
+        (lambda c: c["model"]["merges"].append("q q"), "is damaged or not what it claims to be .KeyError"),
+        (lambda c: c["model"]["merges"].append("q"), "is damaged or not what it claims to be .ValueError"),
+        (lambda c: c["model"].pop("vocab"), "is damaged or not what it claims to be .KeyError"),
+    ],
+)
+def test_other_projects_files_that_are_refused(change, message, tmp_path):
+    content = saved(ALL[0], tmp_path)
+    del content["model"]["tinyllm"]
+    write(tmp_path, content)
+    assert load_tokenizer(tmp_path).vocabulary_hash == ALL[0].vocabulary_hash
+    change(content)
+    write(tmp_path, content)
+    with pytest.raises(UserError, match=message) as caught:
+        BPETokenizer.from_huggingface(tmp_path / "tokenizer.json")
+    assert str(tmp_path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def places(value, path=()):
+    """The paths of all values in nested JSON, except the many entries of the vocabulary."""
+    yield path
+    entries = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, inner in list(entries)[:12]:
+        yield from places(inner, (*path, key))
+
+
+@each
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_any_damage_is_one_clear_error(tokenizer, tmp_path, data):
+    content = saved(tokenizer, tmp_path)
+    *outer, last = data.draw(st.sampled_from([path for path in places(content) if path]))
+    value = content
+    for key in outer:
+        value = value[key]
+    damage = [None, True, -5, 7, 0.5, "x", "", "(", 10**30, [], {}, [1], {"a": 1}, [[]], [{}]]
+    value[last] = data.draw(st.sampled_from(damage))
+    write(tmp_path, content)
+    with contextlib.suppress(UserError):
+        # Whatever loads is the same tokenizer: what was damaged decides no ids.
+        assert load_tokenizer(tmp_path).vocabulary_hash == tokenizer.vocabulary_hash
+
+
+def test_gpt2_and_tiktoken_files_that_are_refused(tmp_path):
+    encoder, merges, ranks = tmp_path / "encoder.json", tmp_path / "vocab.bpe", tmp_path / "x.tiktoken"
+    encoder.write_text('{"a": 0}')
+    with pytest.raises(UserError, match=r"vocab\.bpe does not exist"):
+        BPETokenizer.from_gpt2(encoder, merges)
+    merges.write_text("#version: 0.2\na b\n")
+    with pytest.raises(UserError, match=r"encoder.json with .*vocab.bpe is damaged .*KeyError: 'b'"):
+        BPETokenizer.from_gpt2(encoder, merges)
+    merges.write_bytes(b"\xff\xfe")
+    with pytest.raises(UserError, match=r"vocab\.bpe is not UTF-8 text"):
+        BPETokenizer.from_gpt2(encoder, merges)
+    for lines, message in (
+        ("IQ==", "x.tiktoken is damaged"),
+        ("IQ== 0\nIQ== 1", "a token or an id occurs twice"),
+        ("IQ== 0\nIg== 1\nISEi 2", "the token b'!!\"' is not made of two earlier tokens"),
+        ("IQ== 0", "expected a byte-level vocabulary"),
+        ("!", "x.tiktoken is damaged"),
+        ("", "x.tiktoken is damaged"),
+    ):
+        ranks.write_text(lines)
+        with pytest.raises(UserError, match=message):
+            BPETokenizer.from_tiktoken(ranks)
