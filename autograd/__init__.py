@@ -8,7 +8,7 @@
 Start reading in `engine.py`, then any file of `ops/`.
 """
 
-from autograd import operators
+from autograd import operators, testing
 from autograd.context import needs, no_grad, scope
 from autograd.engine import PRIMITIVES, Tensor, primitive
 from autograd.kernels import kernels_used, use_kernels
@@ -18,5 +18,5 @@ from autograd.recompute import recompute
 
 __all__ = [
     "PRIMITIVES", "Tensor", "kernels_used", "needs", "no_grad", "operators", "primitive", "recompute", "scope",
-    "use_kernels", *_ops,
+    "testing", "use_kernels", *_ops,
 ]  # fmt: skip
