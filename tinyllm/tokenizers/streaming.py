@@ -19,6 +19,4 @@ class StreamDecoder:
 
     def finish(self):
         """What is left at the end: U+FFFD for an unfinished character, else "". The decoder can then be used again."""
-        text = self._utf8.decode(b"", final=True)
-        self._utf8.reset()
-        return text
+        return self._utf8.decode(b"", final=True)

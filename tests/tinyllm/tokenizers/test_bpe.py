@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import regex
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tinyllm.errors import UserError
@@ -80,11 +80,25 @@ def test_training_on_prose_equals_the_definition():
 
 
 @settings(max_examples=200, deadline=None)
-@given(ids=st.lists(st.integers(0, 3), max_size=40), pairs=st.lists(st.tuples(*[st.integers(0, 9)] * 2), max_size=8))
+@given(
+    ids=st.lists(st.integers(0, 2), min_size=3, max_size=15),
+    pairs=st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=2, max_size=10, unique=True),
+)
+@example(ids=[0, 1, 2], pairs=[(1, 2), (0, 1)])  # the second pair is gone once the first is merged
 def test_merging_equals_the_definition(ids, pairs):
     # Any list of merges, also those that no training would make.
-    merges = {pair: (rank, 4 + rank) for rank, pair in enumerate(dict.fromkeys(pairs))}
+    merges = {pair: (rank, 3 + rank) for rank, pair in enumerate(pairs)}
     assert merge_ids(ids, merges) == naive_merge_ids(ids, merges)
+
+
+@given(words=st.lists(st.sampled_from([*regex.findall(PATTERNS["gpt4"], PROSE), "d", "og", "th", "n", " "])))
+def test_encoding_equals_the_definition(tokenizer, words):
+    merges = {pair: (rank, 256 + rank) for rank, pair in enumerate(tokenizer.merges)}
+    pieces = regex.findall(PATTERNS["gpt4"], "".join(words))
+    expected = []
+    for piece in pieces:
+        expected += naive_merge_ids([BYTE_ORDER.index(byte) for byte in piece.encode()], merges)
+    assert tokenizer.encode("".join(words)) == expected
 
 
 @given(text=st.text())
@@ -157,6 +171,8 @@ def test_a_user_pattern_loses_no_text():
     for pattern in (r"[a-z]+", r"([a-z])([0-9])?", r"x*"):
         own = BPETokenizer.train(["abc12 DEF ghi3"], vocab_size=257, pattern=pattern)
         assert own.decode(own.encode("abc12 DEF? x ghi3!")) == "abc12 DEF? x ghi3!"
+    # A pattern with as many groups as the text has characters is not mistaken for one without.
+    assert splitter(r"([a-z]+)|([^a-z]+)")("ab") == ["ab"]
     # What stands between matches is a piece of its own: no merge crosses into it.
     with pytest.raises(UserError, match="support only 257 tokens"):
         BPETokenizer.train(["ab1ab1ab1"], vocab_size=258, pattern=r"[a-z]+", special_tokens=())
