@@ -8,6 +8,7 @@ page and the line.
 import contextlib
 import difflib
 import io
+import itertools
 import re
 import traceback
 from pathlib import Path
@@ -38,7 +39,7 @@ def run_page(page):
         assert line + 1 in starts, (
             f"{page.name}:{line}: would not run: write ```python at the start of the line, close it"
         )
-    for (language, line, source), (following, text_line, text) in zip(found, [*found[1:], ("", 0, "")], strict=True):
+    for (language, line, source), (following, text_line, text) in itertools.pairwise([*found, ("", 0, "")]):
         if language != "python":
             continue
         printed = io.StringIO()
