@@ -1,0 +1,85 @@
+"""`tinyllm tokenizer`: there and back through the files it writes, and its refusals."""
+
+import io
+import sys
+
+import pytest
+
+from tinyllm.commands.main import main
+from tinyllm.tokenizers import load_tokenizer
+
+TEXT = "She sells sea shells by the sea shore. " * 30
+
+
+@pytest.fixture
+def text_file(tmp_path):
+    path = tmp_path / "a text.txt"
+    path.write_text(TEXT, encoding="utf-8")
+    return path
+
+
+def train(text_file, *options):
+    out = text_file.parent / "tokenizer"
+    return main(["tokenizer", "train", "--data", str(text_file), "--out", str(out), *options]), str(out)
+
+
+@pytest.mark.parametrize(
+    ("options", "size"),
+    [(("--vocab-size", "270"), 270), (("--kind", "bytes"), 257), (("--kind", "character"), len(set(TEXT)))],
+    ids=["bpe", "bytes", "character"],
+)
+def test_train_encode_decode(text_file, capsys, options, size):
+    code, out = train(text_file, *options)
+    assert code == 0
+    assert f"{size} tokens" in capsys.readouterr().out
+    assert load_tokenizer(out).vocab_size == size
+    assert main(["tokenizer", "encode", "--tokenizer", out, "sea shells"]) == 0
+    ids = capsys.readouterr().out.split()
+    assert list(map(int, ids)) == load_tokenizer(out).encode("sea shells")
+    assert main(["tokenizer", "decode", "--tokenizer", out, *ids]) == 0
+    assert capsys.readouterr().out == "sea shells\n"
+
+
+def test_the_pattern_is_the_one_asked_for(text_file):
+    _, out = train(text_file, "--vocab-size", "259", "--pattern", "..")
+    assert load_tokenizer(out).pattern == ".."
+
+
+def test_show_prints_pieces_and_bytes(text_file, capsys):
+    _, out = train(text_file, "--kind", "bytes")
+    capsys.readouterr()
+    assert main(["tokenizer", "encode", "--tokenizer", out, "é!", "--show"]) == 0
+    assert [line.split()[1] for line in capsys.readouterr().out.splitlines()] == [r"b'\xc3'", r"b'\xa9'", "'!'"]
+
+
+def test_text_from_standard_input(text_file, capsys, monkeypatch):
+    _, out = train(text_file, "--kind", "bytes")
+    capsys.readouterr()
+    monkeypatch.setattr(sys, "stdin", io.StringIO("AB"))
+    assert main(["tokenizer", "encode", "--tokenizer", out, "-"]) == 0
+    assert len(capsys.readouterr().out.split()) == 2
+
+
+def test_a_tokenizer_is_not_overwritten(text_file, capsys):
+    _, out = train(text_file, "--kind", "bytes")
+    before = load_tokenizer(out).vocabulary_hash
+    assert train(text_file, "--kind", "character")[0] == 2
+    assert "exists and is not overwritten; choose another --out" in capsys.readouterr().err
+    assert load_tokenizer(out).vocabulary_hash == before
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["train", "--data", "shakespeer", "--out", "x"], "did you mean shakespeare?"),
+        (["train", "--data", __file__, "--out", "x", "--vocab-size", "3"], "vocab_size must be at least"),
+        (["train", "--data", __file__, "--out", "x", "--pattern", "gpt5"], "pattern must be one of"),
+        (["encode", "--tokenizer", "no-such-folder", "a"], "does not exist"),
+        (["decode", "--tokenizer", "no-such-folder", "a"], "IDS"),
+    ],
+)
+def test_one_line_for_a_mistake(capsys, words, says):
+    assert main(["tokenizer", *words]) == 2
+    error = capsys.readouterr().err
+    assert says in error
+    assert error.count("\n") == 1

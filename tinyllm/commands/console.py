@@ -1,0 +1,73 @@
+"""What commands print on: streams that take any character, progress bars, tables."""
+
+import codecs
+import contextlib
+import sys
+
+# What rich, tyro and we draw with, for consoles that have ASCII only (or one of Windows' old code pages).
+ASCII = str.maketrans("╭╮╰╯┌┐└┘├┤┬┴┼─━│┃…–—×·→µ≈²³", "++++++++++++---||.--x.>u~23")
+
+
+def prepare_streams():
+    """Make standard output and error print something for every character, whatever the console's encoding."""
+    codecs.register_error("tinyllm-plain", plain)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="tinyllm-plain")
+
+
+def plain(error):
+    """Codec error handler: an ASCII character that looks alike, else a question mark."""
+    text = error.object[error.start : error.end].translate(ASCII)
+    return "".join(character if character.isascii() else "?" for character in text), error.end
+
+
+@contextlib.contextmanager
+def progress_bar(label, unit):
+    """A bar with rate and time left on standard error, where that is a terminal.
+
+        with progress_bar("learning merges", "merges") as report:
+            BPETokenizer.train(texts, progress=report)
+
+    Yields report(done, total), the callback that the library's slow functions take; total may be None.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.text import Text
+
+    class Rate(ProgressColumn):
+        """Units a second, over the last half minute."""
+
+        def render(self, task):
+            return Text(f"{task.speed:,.0f} {unit}/s" if task.speed else "")
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"), Rate())
+    # Where a log file stands in for the terminal, a bar would be noise.
+    with Progress(
+        *columns, TimeRemainingColumn(), console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
+        task = bar.add_task(label, total=None)
+
+        def report(done, total):
+            bar.update(task, completed=done, total=total)
+
+        yield report
+
+
+def print_table(rows):
+    """Print rows of texts in aligned columns, the last one wrapped to the console's width."""
+    try:
+        from rich.console import Console
+        from rich.table import Table
+    except ImportError:
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        for row in rows:
+            print("  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
+        return
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    for index in range(len(rows[0])):
+        table.add_column(no_wrap=index == 0, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    Console(markup=False, highlight=False, soft_wrap=False).print(table)

@@ -1,0 +1,133 @@
+"""Learn a tokenizer from text, and turn text into tokens and back."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from tyro.conf import Positional
+
+from tinyllm.commands.console import progress_bar
+from tinyllm.errors import UserError
+
+
+@dataclass
+class TrainOptions:
+    data: str
+    """A file, a folder, a glob pattern, or the name of a corpus (python-reference, shakespeare, ...)."""
+
+    out: Path
+    """The folder to write; it must not hold a tokenizer yet."""
+
+    vocab_size: int = 8192
+    """Number of tokens, the 256 bytes and the special ones included (bpe only)."""
+
+    kind: Literal["bpe", "character", "bytes"] = "bpe"
+    """bpe: byte pairs, as GPT has; character: one token for each character of the text; bytes: the 256 bytes."""
+
+    pattern: str = "gpt4"
+    """How text is cut into pieces before merging: gpt2, gpt4, or a regular expression (bpe only)."""
+
+
+@dataclass
+class EncodeOptions:
+    text: Positional[str]
+    """The text; - reads it from standard input."""
+
+    tokenizer: Path
+    """A folder that `tinyllm tokenizer train` wrote, or any with a byte-level tokenizer.json."""
+
+    show: bool = False
+    """Print each token's number beside its piece of the text."""
+
+
+@dataclass
+class DecodeOptions:
+    ids: Positional[tuple[int, ...]]
+    """Token numbers."""
+
+    tokenizer: Path
+    """A folder that `tinyllm tokenizer train` wrote, or any with a byte-level tokenizer.json."""
+
+
+def train(options: TrainOptions):
+    """Learn a tokenizer from text and write it to a folder.
+
+    Example:
+        tinyllm tokenizer train --data book.txt --out runs/tokenizer --vocab-size 2048
+    """
+    from tinyllm.data import load_corpus
+
+    file = options.out / "tokenizer.json"
+    if file.exists():
+        raise UserError(f"{file} exists and is not overwritten; choose another --out, or delete it first")
+    with progress_bar("reading", "bytes") as report:
+        corpus = load_corpus(options.data, progress=report)
+    print(corpus.describe())
+    tokenizer = learn(corpus.documents, options)
+    tokenizer.save(options.out)
+    bytes_per_token = measure(tokenizer, corpus.documents)
+    print(f"{file}: {tokenizer.vocab_size:,} tokens, {bytes_per_token:.2f} bytes of this text a token")
+
+
+def learn(texts, options):
+    """The tokenizer that the options ask for, learned from texts."""
+    from tinyllm.tokenizers import BPETokenizer, ByteTokenizer, CharacterTokenizer
+
+    if options.kind == "bytes":
+        return ByteTokenizer()
+    if options.kind == "character":
+        return CharacterTokenizer.train(texts)
+    with progress_bar("learning merges", "merges") as report:
+        return BPETokenizer.train(texts, options.vocab_size, pattern=options.pattern, progress=report)
+
+
+def measure(tokenizer, texts, at_most=1_000_000):
+    """Bytes a token, over the first `at_most` characters of texts."""
+    num_bytes = num_tokens = 0
+    for text in texts:
+        text, at_most = text[:at_most], at_most - len(text)
+        num_bytes += len(text.encode("utf-8"))
+        num_tokens += len(tokenizer.encode(text))
+        if at_most <= 0:
+            break
+    return num_bytes / num_tokens
+
+
+def encode(options: EncodeOptions):
+    """Turn text into token numbers.
+
+    Example:
+        tinyllm tokenizer encode --tokenizer runs/tokenizer "The old sailor"
+    """
+    from tinyllm.tokenizers import load_tokenizer
+
+    tokenizer = load_tokenizer(options.tokenizer)
+    ids = tokenizer.encode(sys.stdin.read() if options.text == "-" else options.text)
+    if not options.show:
+        print(*ids)
+        return
+    for token in ids:
+        print(f"{token:>7}  {piece(tokenizer.decode_bytes([token]))}")
+
+
+def piece(content):
+    """Bytes as quoted text, or as b'...' where they are only a part of a character."""
+    try:
+        return repr(content.decode("utf-8"))
+    except UnicodeDecodeError:
+        return repr(content)
+
+
+def decode(options: DecodeOptions):
+    """Turn token numbers into text.
+
+    Example:
+        tinyllm tokenizer decode --tokenizer runs/tokenizer 464 1468 45599
+    """
+    from tinyllm.tokenizers import load_tokenizer
+
+    print(load_tokenizer(options.tokenizer).decode(options.ids))
+
+
+SUBCOMMANDS = {"train": train, "encode": encode, "decode": decode}
