@@ -13,7 +13,7 @@ import numpy as np
 
 import autograd as ag
 
-C, H, L = 64, 4, 2  # width, heads, layers
+C, H, L = 64, 4, 3  # width, heads, layers
 B, T = 16, 64  # sequences in a batch, letters in a sequence
 rng = np.random.default_rng(0)
 
@@ -58,7 +58,7 @@ def init():
 
 def gpt(w, ids):
     """ids (B, T) -> logits (B, T, V): at every position, a score for each letter that may come next."""
-    B, T = ids.shape
+    T = ids.shape[1]
     x = ag.embedding(w["embedding"], ids) + w["position"][:T]  # (B, T, C)
     for i in range(L):
         x = x + attention(w, i, ag.layer_norm(x, w[f"{i}.norm_1"]))  # letters talk to each other

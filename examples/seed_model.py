@@ -137,7 +137,7 @@ class LLM:
     def forward(self, idx, targets=None):
         """idx and targets: whole numbers (B, T). Returns logits (B, T, V) and the mean loss in nats, or None."""
         T, limit = idx.shape[1], self.config.max_position_embeddings
-        if T > limit:
+        if limit < T:
             raise ValueError(f"{T} tokens, but the model has only {limit} positions")
         x = self.wte(idx) + self.wpe(np.arange(T))  # (B, T, C) + (T, C)
         for block in self.h:
