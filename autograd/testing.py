@@ -198,17 +198,18 @@ def check_primitive(op, *inputs, seed=0, **options):
     with no_grad():
         quiet = call(*as_leaves(inputs))
     require(quiet.node is None and not quiet.requires_grad, f"{op.name} recorded a node under no_grad")
-    require_precision(call, inputs, y, dxs, seed)
+    require_precision(call, inputs, y, dy, dxs, seed)
     check_gradient(call, *inputs, seed=seed)
 
 
-def run(call, inputs, seed, frozen=()):
+def run(call, inputs, seed, frozen=(), dy=None):
     """Forward and backward of `call` with a random dy: (dy, y, gradients), None where there is none."""
     leaves = as_leaves(inputs, frozen)
     y = call(*leaves)
     require(is_floating(y.dtype), f"{call.__name__} returned {y.dtype}: only floating point results have gradients")
-    dy = np.random.default_rng(seed).standard_normal(y.shape)
-    dy = xp_of(y.data).asarray(dy.astype(y.dtype))
+    if dy is None:
+        dy = np.asarray(np.random.default_rng(seed).standard_normal(y.shape), dtype=y.dtype)
+        dy = xp_of(y.data).asarray(dy)
     copy = dy.copy()
     if y.requires_grad:
         y.backward(dy)
@@ -258,9 +259,9 @@ def require_freezing(call, inputs, dxs, seed):
                 )
 
 
-def require_precision(call, inputs, y, dxs, seed):
+def require_precision(call, inputs, y, dy, dxs, seed):
     """Result and gradients in a narrow dtype are near those of the same numbers in float64."""
-    _, exact_y, exact_dxs = run(call, [widest(x) for x in inputs], seed)
+    _, exact_y, exact_dxs = run(call, [widest(x) for x in inputs], seed, dy=widest(dy))
     for name, value, exact in [("result", y, exact_y)] + [
         (f"gradient of input {i}", dx, exact) for i, (dx, exact) in enumerate(zip(dxs, exact_dxs, strict=True))
     ]:
@@ -331,7 +332,7 @@ def sample_array(shape, dtype="float64", regime="normal", layout="contiguous", s
 
 
 def is_array(x):
-    return hasattr(x, "dtype") and hasattr(x, "shape")
+    return hasattr(x, "dtype") and hasattr(x, "shape") and not isinstance(x, type)
 
 
 def is_differentiable(x):

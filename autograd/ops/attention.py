@@ -73,9 +73,9 @@ def attention(q, k, v, *, causal=True, window=None, segments=None, bias=None):
         dy = dy.reshape(rows.shape)
         # y = p v
         dv = product(swap(p), dy)
-        dp = product(dy, swap(v))
+        dp = widen(product(dy, swap(v)))
         # p = softmax(s)
-        ds = p * (dp - (dp * p).sum(-1, keepdims=True))
+        ds = (p * (dp - (dp * p).sum(-1, keepdims=True))).astype(p.dtype, copy=False)
         # s = rows kᵀ scale
         dq = product(ds, k) * scale
         dk = product(swap(ds), rows) * scale

@@ -58,18 +58,19 @@ def logsumexp(x, *, axis=-1, keepdims=False):
     Equation   y = log Σ_j exp(x_j)
     Shapes     x (..., V), y (...) or (..., 1) with keepdims, along any axis
     Gradient   ∂y/∂x_j = exp(x_j - y) = softmax(x)_j, so dx_j = dy softmax(x)_j
-    Saves      x, lse
+    Saves      x, top (the largest x), total (log Σ exp(x - top)): apart, since a large top swallows digits of total
     Cost       one exp and three passes forward, one exp and two passes backward
     Precision  inside at least float32
     """
     xp = xp_of(x)
     wide = widen(x)
     top = wide.max(axis, keepdims=True)
-    lse = top + xp.log(xp.exp(wide - top).sum(axis, keepdims=True))
+    total = xp.log(xp.exp(wide - top).sum(axis, keepdims=True))
+    lse = top + total
     y = (lse if keepdims else lse.squeeze(axis)).astype(x.dtype, copy=False)
 
     def vjp(dy):
         dy = dy if keepdims else xp.expand_dims(dy, axis)
-        return ((dy * xp.exp(widen(x) - lse)).astype(x.dtype, copy=False),)
+        return ((dy * xp.exp(widen(x) - top - total)).astype(x.dtype, copy=False),)
 
     return y, vjp
