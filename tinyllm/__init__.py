@@ -50,11 +50,14 @@ def _check_autograd():
     except ValueError:  # already imported, by something that left no spec
         spec = None
     folders = [Path(folder) for folder in (spec and spec.submodule_search_locations) or ()]
-    ours = any((folder / "engine.py").is_file() for folder in folders)
+    # Uninstalling theirs takes our __init__.py along where both lay in one folder.
+    ours = any((folder / "engine.py").is_file() and (folder / "__init__.py").is_file() for folder in folders)
     theirs = any((folder / "tracer.py").exists() or (folder / "numpy" / "__init__.py").exists() for folder in folders)
     if ours and not theirs:
         return
-    found = f"the one in {folders[0]} is HIPS'" if theirs else "it is missing or another package has its name"
+    found = (
+        f"the one in {folders[0]} is HIPS'" if theirs else "it is missing, incomplete, or another package has its name"
+    )
     raise ImportError(
         f"tinyllm needs its own package `autograd`, but {found}: run `python -m pip uninstall --yes autograd`, then "
         "install tinyllm again (in its folder: `python -m pip install --force-reinstall --no-deps .`)"

@@ -64,7 +64,7 @@ def read_json(path):
     except FileNotFoundError:
         raise UserError(f"{path} does not exist") from None
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise UserError(f"{path} is not valid JSON ({error}); it was damaged or is not the file it claims to be") from None
+        raise UserError(f"{path} is not valid JSON ({error}); it was damaged or is another kind of file") from None
 
 
 def sha256_of(data):

@@ -1,0 +1,5 @@
+"""Generation: sampling, decoding, streaming."""
+
+from tinyllm.generation.decoding import generate, stream
+
+__all__ = ["generate", "stream"]

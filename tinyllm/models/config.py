@@ -1,4 +1,4 @@
-"""What varies between decoders, chosen by name. Field names are those of Hugging Face's config.json where it has one."""
+"""What varies between decoders, chosen by name. Field names are those of Hugging Face's config.json."""
 
 import dataclasses
 import difflib
@@ -60,8 +60,16 @@ class DecoderConfig:
         for field, choices in CHOICES.items():
             value = getattr(self, field)
             if value not in choices:
-                raise UserError(f"{field} must be one of {', '.join(choices)}, not {value!r}{did_you_mean(value, choices)}")
-        for field in ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "max_position_embeddings"):
+                raise UserError(
+                    f"{field} must be one of {', '.join(choices)}, not {value!r}{did_you_mean(value, choices)}"
+                )
+        for field in (
+            "vocab_size",
+            "hidden_size",
+            "num_hidden_layers",
+            "num_attention_heads",
+            "max_position_embeddings",
+        ):
             if getattr(self, field) < 1:
                 raise UserError(f"{field} must be at least 1, not {getattr(self, field)}")
         if self.head_dim is None and self.hidden_size % self.num_attention_heads:

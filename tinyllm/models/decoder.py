@@ -45,7 +45,7 @@ class Decoder(Module):
         T = ids.shape[1]
         if positions is None:
             positions = xp.arange(T)
-        if T > self.config.max_position_embeddings:
+        if self.config.max_position_embeddings < T:
             raise ValueError(f"{T} tokens do not fit the context of {self.config.max_position_embeddings}")
         drop = Dropout(self.config.dropout, dropout_seed)
         x = self.embedding(ids)

@@ -45,7 +45,9 @@ class ParameterStore:
             raise ValueError("ParameterStore: nothing to train; no parameter requires a gradient")
         dtypes = {str(p.dtype) for p in self.parameters.values()}
         if len(dtypes) > 1:
-            raise ValueError(f"ParameterStore: trainable parameters must share one dtype, not {', '.join(sorted(dtypes))}")
+            raise ValueError(
+                f"ParameterStore: trainable parameters must share one dtype, not {', '.join(sorted(dtypes))}"
+            )
         self.lay_out(groups or DEFAULT_GROUPS)
         first = next(iter(self.parameters.values())).data
         self.xp = xp_of(first)

@@ -1,0 +1,85 @@
+"""Text generation: predict a token, append it, again."""
+
+import numpy as np
+
+import autograd as ag
+from autograd.arrays import xp_of
+from tinyllm.errors import UserError
+from tinyllm.generation.sampling import check, choose, probabilities
+
+PADDING = -1
+
+
+def generate(model, ids, *, max_new_tokens, temperature=1.0, top_k=None, top_p=None, seed=0, stop=()):
+    """New token ids after a prompt, or after each of several prompts of different lengths.
+
+    ids: a list of ids (returns a list of ids), or a list of such lists (returns a list of lists). temperature 0 is
+    greedy. stop: ids that end a text; they are not part of it. What a prompt becomes depends on its place in the list
+    and on `seed`, not on the other prompts.
+    """
+    single = len(ids) == 0 or not hasattr(ids[0], "__len__")
+    prompts = [ids] if single else ids
+    options = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed, "stop": stop}
+    texts = [[] for _ in prompts]
+    for tokens in stream_batch(model, prompts, max_new_tokens=max_new_tokens, **options):
+        for text, token in zip(texts, tokens, strict=True):
+            if token is not None:
+                text.append(token)
+    return texts[0] if single else texts
+
+
+def stream(model, ids, **options):
+    """Yield the new ids after one prompt as they are made; options as for `generate`."""
+    for (token,) in stream_batch(model, [ids], **options):
+        yield token
+
+
+def stream_batch(model, prompts, *, max_new_tokens, temperature=1.0, top_k=None, top_p=None, seed=0, stop=()):
+    """Yield for every step a list with one new id a prompt, None for those that have ended."""
+    check(temperature, top_k, top_p)
+    check_prompts(prompts, model.config.vocab_size)
+    texts = [list(prompt) for prompt in prompts]
+    generators = [np.random.default_rng([seed, row]) for row in range(len(prompts))]
+    alive = np.ones(len(prompts), bool)
+    for _ in range(max_new_tokens):
+        p = probabilities(next_logits(model, texts), temperature=temperature, top_k=top_k, top_p=top_p)
+        tokens = choose(p, np.array([generator.random() for generator in generators]))
+        alive &= ~np.isin(tokens, list(stop))
+        if not alive.any():
+            return
+        for text, token in zip(texts, tokens, strict=True):
+            text.append(int(token))
+        yield [int(token) if living else None for token, living in zip(tokens, alive, strict=True)]
+
+
+def check_prompts(prompts, vocab_size):
+    for prompt in prompts:
+        if len(prompt) == 0:
+            raise UserError("an empty prompt gives the model nothing to continue; start with at least one token")
+        if min(prompt) < 0 or max(prompt) >= vocab_size:
+            raise UserError(
+                f"prompt ids must be in 0 … {vocab_size - 1}, but range from {min(prompt)} to {max(prompt)}"
+            )
+
+
+def next_logits(model, texts):
+    """Logits (B, V) of the token after each text. Texts beyond the context are cropped to its last tokens.
+
+    Shorter texts are filled up on the left with padding that nothing attends to (segment -1), and positions count from
+    each text's own first token.
+    """
+    context = model.config.max_position_embeddings
+    texts = [text[-context:] for text in texts]
+    T = max(map(len, texts))
+    ids = np.zeros((len(texts), T), np.int64)
+    segments = np.full((len(texts), T), PADDING)
+    positions = np.zeros((len(texts), T), np.int64)
+    for row, text in enumerate(texts):
+        ids[row, T - len(text) :] = text
+        segments[row, T - len(text) :] = 0
+        positions[row, T - len(text) :] = np.arange(len(text))
+    options = {} if (segments == 0).all() else {"segments": segments, "positions": positions}
+    xp = xp_of(model.embedding.weight.data)
+    with ag.no_grad():
+        last = model.hidden(xp.asarray(ids), **{name: xp.asarray(value) for name, value in options.items()})[:, -1]
+        return model.head(last).numpy()

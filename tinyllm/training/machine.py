@@ -1,0 +1,23 @@
+"""What a run was made with: enough to know which other runs must equal it bit for bit."""
+
+import os
+import platform
+
+import numpy as np
+
+import tinyllm
+
+
+def machine():
+    """dict of versions and threads, for a run's config.json."""
+    blas = np.show_config(mode="dicts").get("Build Dependencies", {}).get("blas", {})
+    threads = {name: os.environ[name] for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS") if name in os.environ}
+    return {
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "blas": f"{blas.get('name', 'unknown')} {blas.get('version', '')}".strip(),
+        "threads": threads or os.cpu_count(),
+        "platform": platform.platform(),
+        "processor": platform.machine(),
+        "tinyllm": tinyllm.__version__,
+    }
