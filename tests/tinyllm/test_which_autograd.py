@@ -45,10 +45,11 @@ def test_ours_alone_is_taken(tmp_path):
         (HIPS, "is HIPS'"),
         ((*OURS, *HIPS), "is HIPS'"),
         ((*OURS, "autograd/numpy/__init__.py"), "is HIPS'"),
+        (OURS[1:], "incomplete"),
         (("autograd.py",), "another package has its name"),
         ((), "missing"),
     ],
-    ids=["HIPS", "both mixed", "half removed", "a file of the name", "none"],
+    ids=["HIPS", "both mixed", "theirs half removed", "ours half removed", "a file of the name", "none"],
 )
 def test_anything_else_is_refused_in_one_line_with_the_cure(tmp_path, files, reason):
     write(tmp_path, *files)
