@@ -262,11 +262,11 @@ def test_without_matplotlib_all_but_the_curves(run):
 def test_drawing_leaves_no_trace(run):
     import matplotlib
 
-    matplotlib.rcParams["lines.linewidth"] = 7.5
-    before = dict(dict.items(matplotlib.rcParams))
     pyplot = "matplotlib.pyplot" in sys.modules
-    write_report(run)
-    assert dict(dict.items(matplotlib.rcParams)) == before
+    with matplotlib.rc_context({"lines.linewidth": 7.5}):
+        before = dict(dict.items(matplotlib.rcParams))
+        write_report(run)
+        assert dict(dict.items(matplotlib.rcParams)) == before
     assert ("matplotlib.pyplot" in sys.modules) == pyplot
 
 
