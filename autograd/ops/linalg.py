@@ -47,7 +47,7 @@ def linear(x, weight, bias=None):
     Equation   y = x Wᵀ + b
     Shapes     x (..., in), weight (out, in), bias (out) or None, y (..., out)
     Gradient   dx = dy W;  dW = dyᵀ x, summed over all rows;  db = Σ dy over all rows
-    Saves      weight (for dx), rows (for dW): x as one matrix
+    Saves      weight (for dx), rows (for dweight): x as one matrix
     Cost       2 N in out flops forward, twice that backward, for N rows
     Precision  half-precision inputs: float32 accumulation, one rounding
     Errors     ValueError for unequal `in`
