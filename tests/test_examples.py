@@ -1,0 +1,60 @@
+"""Every example runs by itself and prints what its docstring promises."""
+
+import functools
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+EXAMPLES = ROOT / "examples"
+
+# What to look for in the output. The examples assert the rest themselves.
+PROMISES = {
+    "01_scalar_backprop.py": [r"dw +-0\.488546 +-0\.488546 +-0\.488546", r"step 10 .* loss 0\.0499"],
+    "02_softmax_by_hand.py": [r"b +0\.2369 - 1 = -0\.7631 +the long way -0\.7631"],
+    "03_attention_backward.py": [r"ds\[1, 2\] = .* = 0\.0000 +\(masked", r"dk +\de[-+]\d\d\n"],
+    "04_gpt_in_one_file.py": [r"knowing how often each letter comes 3\.\d\d", r"\nsample:\nThe "],
+    "05_prove_your_own_op.py": [
+        "proven: the op",
+        r"proven: 50 arrays",
+        r"caught: forgets_the_cap: .* central difference",
+        r"caught: one_in_a_thousand: .* central difference",
+        r"caught: the vjp of writes_into_dy wrote into dy",
+    ],
+    "seed_model.py": [r"h\.0\.attn\.c_attn\.weight +\(192, 64\)", r"step  60 +loss 0\.0", r"first\.\n$"],
+}
+ARGUMENTS = {"04_gpt_in_one_file.py": "steps=150"}  # a quarter of the half minute
+
+
+@functools.cache
+def run(example):
+    """What the example prints, run in a process of its own as `python examples/NAME` does."""
+    call = f"import runpy; runpy.run_path({str(example)!r}, run_name='__main__')"
+    if example.name in ARGUMENTS:
+        call = f"import runpy; runpy.run_path({str(example)!r})['main']({ARGUMENTS[example.name]})"
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-X", "utf8", "-c", call], cwd=ROOT, capture_output=True, encoding="utf-8"
+    )
+    assert done.returncode == 0, f"{example.name} failed:\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def test_every_example_is_here():
+    assert sorted(PROMISES) == sorted(path.name for path in EXAMPLES.glob("*.py"))
+
+
+@pytest.mark.parametrize("name", sorted(PROMISES))
+def test_example(name):
+    printed = run(EXAMPLES / name)
+    for promise in PROMISES[name]:
+        assert re.search(promise, printed), f"{name} does not print {promise!r}:\n{printed}"
+
+
+def test_the_gpt_learns_more_than_letter_frequencies():
+    """Already in the quarter of its steps that the tests take."""
+    printed = run(EXAMPLES / "04_gpt_in_one_file.py")
+    unseen, frequencies = map(float, re.search(r"unseen text: (\S+) .*frequencies: (\S+)\)", printed).groups())
+    assert unseen < frequencies - 0.5
