@@ -27,8 +27,8 @@ def only_these_packages(folder):
     installed = {distribution.name.lower() for distribution in distributions()} - {"pip", "setuptools", "tinyllm"}
     assert installed == PACKAGES, f"the base install is {sorted(installed)}, expected {sorted(PACKAGES)}"
     assert CHECKOUT / "tinyllm" not in Path(tinyllm.__file__).parents, f"this is the checkout: {tinyllm.__file__}"
-    stated = re.findall(r"(\w+) packages", (CHECKOUT / "README.md").read_text(encoding="utf-8"))
-    for number in stated:
+    readme = (CHECKOUT / "README.md").read_text(encoding="utf-8")
+    for number in re.findall(rf"\b(\d+|{'|'.join(WORDS)}) packages", readme, re.IGNORECASE):
         assert number.lower() in (WORDS[len(PACKAGES)], str(len(PACKAGES))), f"README.md says {number} packages"
 
 
