@@ -1,5 +1,7 @@
 """A layer is a plain object: its parameters are attributes, found by walking over them."""
 
+import contextlib
+
 import autograd as ag
 from autograd import arrays
 from tinyllm.errors import UserError
@@ -15,7 +17,7 @@ class Module:
     name = ""  # the last part of the path, set by the model that owns this layer
 
     def __call__(self, *inputs, **options):
-        with ag.scope(self.name):
+        with ag.scope(self.name) if self.name else contextlib.nullcontext():
             return self.forward(*inputs, **options)
 
     def children(self):
