@@ -1,0 +1,203 @@
+"""A test of the tests: gradients a little wrong are caught, for every op and every input; and what messages say."""
+
+import functools
+import re
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from primitive_cases import CASES
+from test_primitives import OURS
+
+import autograd as ag
+from autograd.engine import PRIMITIVES
+from autograd.testing import LAYOUTS, REGIMES, arrays, check_gradient, check_primitive, check_vjp, sample_array
+
+CORRUPTIONS = {
+    "0.1 % too large": lambda dx: dx * dx.dtype.type(1.001),
+    "zeroed": lambda dx: np.zeros_like(dx),
+    "rolled by one": lambda dx: np.roll(dx, 1),
+}
+INPUTS = sorted({(name, i) for name in OURS for case in CASES[name] for i in case.floats()})
+
+
+def corrupted(reference, i, corruption):
+    """The op with one input's gradient spoilt."""
+
+    @functools.wraps(reference)
+    def body(*inputs, **options):
+        y, vjp = reference(*inputs, **options)
+        if isinstance(vjp, tuple):
+            return y, tuple((f and j == i and (lambda dy, f=f: corruption(f(dy)))) or f for j, f in enumerate(vjp))
+        return y, lambda dy: tuple(corruption(dx) if j == i else dx for j, dx in enumerate(vjp(dy)))
+
+    return body
+
+
+@pytest.mark.parametrize("corruption", CORRUPTIONS)
+@pytest.mark.parametrize(("name", "i"), INPUTS)
+def test_a_wrong_gradient_is_caught(monkeypatch, name, i, corruption):
+    op = PRIMITIVES[name]
+    monkeypatch.setattr(op, "reference", corrupted(op.reference, i, CORRUPTIONS[corruption]))
+    for case in CASES[name]:
+        if i not in case.floats():
+            continue
+        try:
+            check_primitive(op, *case.inputs, **case.options | ({"dtype": np.float64} if name == "cast" else {}))
+        except AssertionError as error:
+            assert re.search(rf"of input {i}.*the vjp says .*central difference .*seed=0", str(error))  # noqa: PT017
+            return
+    pytest.fail(f"no case of {name} sees that the gradient of input {i} is {corruption}")
+
+
+def test_one_wrong_element_of_a_large_input_is_named():
+    x = sample_array((10, 30), seed=1)
+
+    def vjp(dy, x):
+        dx = 2 * x * dy
+        dx[7, 11] *= 1.5
+        return dx
+
+    with pytest.raises(AssertionError, match=r"input 0 at \[7, 11\].*seed=6"):
+        check_vjp(lambda x: x**2, vjp, x, seed=6)
+
+
+def test_the_message_names_op_input_worst_element_numbers_and_seed():
+    def cube(a, b):
+        return a**3 + b
+
+    def vjp(dy, a, b):
+        return dy * 3 * a**2 * np.array([1, 1.01, 1.1]), dy
+
+    with pytest.raises(AssertionError) as caught:
+        check_vjp(cube, vjp, np.array([1.0, 1, 1]), np.zeros(3), seed=42)
+    message = str(caught.value)
+    assert re.search(r"cube: .*input 0.*2.*the vjp says .*, the central difference .*seed=42", message)
+
+
+@pytest.mark.parametrize(
+    ("forward", "vjp", "inputs", "message"),
+    [
+        (np.exp, lambda dy, x: (dy, dy), [np.ones(2)], "returned 2 gradients for 1 inputs"),
+        (np.exp, lambda dy, x: dy[:1] * np.exp(x[:1]), [np.ones(2)], r"gradient of input 0 is float64\[1\]"),
+        (np.exp, lambda dy, x: None, [np.ones(2)], "gradient of input 0 is None"),
+        (lambda x, i: x[i], lambda dy, x, i: (dy, dy), [np.ones(2), np.array([0, 1])], "input 1 is .* must be None"),
+        (lambda x: np.float32(x.sum()), lambda dy, x: dy * np.ones(2), [np.ones(2)], "returned float32: too coarse"),
+        (np.log, lambda dy, x: dy / x, [np.zeros(2)], "nan|inf"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_check_vjp_refuses_what_is_no_gradient(forward, vjp, inputs, message):
+    with pytest.raises(AssertionError, match=message):
+        check_vjp(forward, vjp, *inputs)
+
+
+def test_check_vjp_needs_no_engine_and_takes_integers_and_numbers():
+    def forward(x, rows, scale):
+        return x[rows] * scale
+
+    def vjp(dy, x, rows, scale):
+        dx = np.zeros_like(x)
+        np.add.at(dx, rows, dy * scale)
+        return dx, None, None
+
+    check_vjp(forward, vjp, np.ones((3, 2), np.float32), np.array([2, 2, 0]), 3.0)
+
+
+def test_check_gradient_goes_through_the_engine():
+    check_gradient(lambda x, w: ag.softmax(x @ w) * x[0, 0], sample_array((2, 3)), sample_array((3, 4), seed=1))
+    check_gradient(lambda x, unused: ag.exp(x).sum(), np.ones(2), np.ones(3))
+    with pytest.raises(AssertionError, match=r"<lambda>: .*input 0"):
+        check_gradient(lambda x: x * x.detach(), np.ones(3))
+
+
+def op_with(vjp_of, y_of=lambda x: 2 * x):
+    @ag.primitive
+    def toy(x):
+        y, vjp = y_of(x), vjp_of(x)
+        return y, vjp
+
+    return toy
+
+
+def twice(x):
+    x *= 2
+    return x
+
+
+def dy_changed(x):
+    def vjp(dy):
+        dy *= 2
+        return (dy.copy(),)
+
+    return vjp
+
+
+def asked_twice(x):
+    state = [2.0]
+
+    def vjp(dy):
+        state[0] += 1e-12
+        return (dy * state[0],)
+
+    return vjp
+
+
+@pytest.mark.parametrize(
+    ("op", "message"),
+    [
+        (op_with(lambda x: lambda dy: (2 * dy,), twice), "toy wrote into its input 0"),
+        (op_with(dy_changed), "wrote into dy"),
+        (op_with(lambda x: lambda dy: (2 * dy + 1,)), "not linear in dy"),
+        (op_with(asked_twice), "asked twice, answers differently"),
+        (op_with(lambda x: lambda dy: (2 * dy,), lambda x: 2 * x * (1 + (x.itemsize == 4) / 100)), "result in float32"),
+        (
+            op_with(lambda x: lambda dy: (0 * dy,), lambda x: np.ones(x.shape, int)),
+            "returned int64: only floating point",
+        ),
+    ],
+)
+def test_check_primitive_catches_what_would_corrupt_a_graph(op, message):
+    with pytest.raises(AssertionError, match=message):
+        check_primitive(op, np.array([1.0, 2.0, 3.0], np.float32))
+
+
+def test_check_primitive_catches_a_gradient_that_depends_on_what_is_frozen():
+    @ag.primitive
+    def product(a, b):
+        y = a * b
+        both = all(ag.needs())
+
+        def vjp(dy):
+            return dy * b * (1 if both else 1.01), dy * a
+
+        return y, vjp
+
+    with pytest.raises(AssertionError, match=r"freezing .* changes the gradient"):
+        check_primitive(product, np.ones(3), np.ones(3))
+
+
+@given(arrays())
+def test_drawn_arrays_have_up_to_four_axes_of_any_layout(x):
+    assert x.dtype == np.float64
+    assert x.ndim <= 4
+    assert all(1 <= n <= 5 for n in x.shape)
+    assert np.isfinite(x).all()
+
+
+@given(arrays(shape=(3, 4), dtype=["float16", "float32"], regime="ties", layout="strided"))
+def test_drawn_arrays_are_what_was_asked_for(x):
+    assert x.shape == (3, 4)
+    assert x.dtype in (np.float16, np.float32)
+    assert set(np.unique(x)) <= {-1, 0, 1}
+    assert not x.flags.c_contiguous
+
+
+@given(st.sampled_from(sorted(REGIMES)), st.sampled_from(LAYOUTS), st.integers(0, 99))
+@settings(max_examples=30)
+def test_a_seed_means_the_same_array_in_every_layout(regime, layout, seed):
+    x = sample_array((3, 2), "float64", regime, "contiguous", seed)
+    y = sample_array((3, 2), "float64", regime, layout, seed)
+    assert np.array_equal(x, y)
+    assert (layout == "contiguous") == y.flags.c_contiguous
