@@ -1,0 +1,99 @@
+"""The loop: a batch in pieces equals the batch, seeds belong to samples, a resumed run is the same run."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from tinyllm.data import RandomBatches
+from tinyllm.errors import UserError
+from tinyllm.models import Decoder, gpt2
+from tinyllm.training.config import TrainingConfig
+from tinyllm.training.loop import Pretraining, accumulate, dropout_seeds, pretrain
+
+SHAPE = gpt2.config(
+    vocab_size=17, hidden_size=8, num_hidden_layers=2, num_attention_heads=2, max_position_embeddings=6, dropout=0.2
+)
+CONFIG = TrainingConfig(steps=6, batch_size=4, learning_rate=1e-2, min_learning_rate=1e-3, warmup_steps=2, seed=5)
+TOKENS = np.arange(300) ** 2 % 17  # a text with a rule to learn
+
+
+def make(config=CONFIG, dtype="float64"):
+    model = Decoder(SHAPE, seed=config.seed, dtype=dtype)
+    batches = RandomBatches(TOKENS, batch_size=config.batch_size, context=6, seed=config.seed)
+    return Pretraining(model, batches, config)
+
+
+def test_a_batch_in_pieces_has_the_gradient_of_the_whole_batch():
+    inputs, targets = make().batches.batch(0, 4)
+    targets = targets.copy()
+    targets[0] = -100  # the first piece has fewer targets than the others
+    targets[1, 2:] = -100
+    whole = make()
+    loss = accumulate(whole.model, inputs, targets, CONFIG, first_sample=40)
+    for pieces in (2, 4):
+        cut = make()
+        config = dataclasses.replace(CONFIG, accumulation=pieces)
+        assert accumulate(cut.model, inputs, targets, config, first_sample=40) == pytest.approx(loss, rel=1e-12)
+        for name, p in cut.model.parameters().items():
+            expected = whole.model.parameters()[name].grad
+            np.testing.assert_allclose(p.grad, expected, rtol=1e-9, atol=1e-14, err_msg=name)
+
+
+def test_dropout_seeds_are_distinct_and_depend_on_the_run():
+    seeds = dropout_seeds(3, np.arange(1000, dtype=np.uint64))
+    assert len(set(seeds.tolist())) == 1000
+    assert not set(seeds.tolist()) & set(dropout_seeds(4, np.arange(1000, dtype=np.uint64)).tolist())
+
+
+def test_the_loop_reports_every_step_and_learns():
+    training, records = make(dataclasses.replace(CONFIG, steps=40)), []
+    pretrain(training, after_step=records.append)
+    assert [record["step"] for record in records] == list(range(1, 41))
+    assert set(records[0]) == {"step", "loss_nats", "learning_rate", "gradient_norm", "tokens_per_second"}
+    assert np.mean([r["loss_nats"] for r in records[-5:]]) < records[0]["loss_nats"] - 0.3
+    assert records[0]["learning_rate"] == pytest.approx(1e-2 / 3)
+    assert records[39]["learning_rate"] < 1.1e-3
+
+
+def test_stop_ends_the_loop_between_steps():
+    training, records = make(), []
+    pretrain(training, after_step=records.append, stop=lambda: len(records) == 2)
+    assert training.step == 2
+    assert training.batches.position == 8
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_stopping_and_going_on_is_bit_identical_to_going_through(optimizer, dtype):
+    config = dataclasses.replace(CONFIG, optimizer=optimizer)
+    through, losses = make(config, dtype), []
+    pretrain(through, after_step=lambda record: losses.append(record["loss_nats"]))
+
+    first, halves = make(config, dtype), []
+    pretrain(first, after_step=lambda record: halves.append(record["loss_nats"]), stop=lambda: len(halves) == 3)
+    arrays, numbers = first.state()
+    weights = {name: array.copy() for name, array in first.store.weights().items()}
+    second = make(config, dtype)
+    second.model.load_weights(weights)
+    second.load_state({name: array.copy() for name, array in arrays.items()}, numbers)
+    pretrain(second, after_step=lambda record: halves.append(record["loss_nats"]))
+
+    assert halves == losses
+    for name, p in second.model.parameters().items():
+        np.testing.assert_array_equal(p.data, through.model.parameters()[name].data, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"steps": 0}, "steps must be at least 1, not 0"),
+        ({"batch_size": 6, "accumulation": 4}, "batch_size 6 is not divisible by accumulation 4"),
+        ({"optimizer": "adam"}, "optimizer must be adamw or sgd, not 'adam'"),
+        ({"learning_rate": -1.0}, "must not be negative"),
+        ({"keep_checkpoints": 0}, "keep_checkpoints must be at least 1"),
+    ],
+)
+def test_a_wrong_config_is_refused_in_one_line(changes, message):
+    with pytest.raises(UserError, match=message):
+        TrainingConfig(**changes)
