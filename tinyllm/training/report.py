@@ -1,21 +1,18 @@
 """The report of a run: one HTML page without scripts or outside files, for a screen, a phone or paper."""
 
-import html
-import io
 import json
-import re
 import shlex
 from collections import Counter, defaultdict
 from dataclasses import dataclass
-from math import log
 from pathlib import Path
-from string import Template
 
 import numpy as np
 
 from tinyllm.files import atomic_write, read_json
 from tinyllm.training.metrics import SAMPLES, is_finite, read_metrics
 from tinyllm.training.progress import printable
+from tinyllm.training.report_curves import curves, finite
+from tinyllm.training.report_page import PAGE, STYLE, escape
 
 BASELINES = {
     "unigram": ("Unigram", "how often each token occurs"),
@@ -116,11 +113,6 @@ def read_run(folder):
         read_metrics(folder, SAMPLES),
         read_json(summary) if summary.exists() else {},
     )
-
-
-def escape(value):
-    """Any text as it may stand in the page: a model or a corpus can write anything."""
-    return html.escape(printable(str(value)))
 
 
 # ---------------------------------------------------------------------------------------------- what was reached
@@ -246,157 +238,6 @@ def scale(low, high, value):
     )
 
 
-# ---------------------------------------------------------------------------------------------------- the curves
-
-
-@dataclass(frozen=True)
-class Chart:
-    """One picture of `field` over steps. unit: of the values; reading: one sentence on what to look for."""
-
-    field: str
-    title: str
-    unit: str
-    reading: str
-    smooth: bool = True
-
-
-def charts(run):
-    vocab_size = run.part("tokenizer").get("vocab_size")
-    guessing = f"Guessing costs ln({vocab_size:,}) = {log(vocab_size):.2f}: where a run begins. " if vocab_size else ""
-    return [
-        Chart("loss_nats", "Loss", "nats per token", f"{guessing}Held-out far above training is learning by heart."),
-        Chart("learning_rate", "Learning rate", "", "As planned: up during warm-up, then down.", smooth=False),
-        Chart("gradient_norm", "Gradient norm", "", "Before clipping. Spikes pass; a steady rise does not."),
-        Chart("tokens_per_second", "Speed", "tokens per second", "A fall means that something else uses the machine."),
-    ]
-
-
-def curves(run):
-    """All charts that have at least two points, or what to install to see them."""
-    try:
-        import matplotlib  # noqa: F401 (asked here whether it is installed; `draw` uses it)
-    except ImportError:
-        again = f"from tinyllm.training.report import write_report; write_report({str(run.folder)!r})"
-        return (
-            '<p class="missing">Curves need matplotlib. Install it and write the report again:</p>'
-            f'<pre class="command">pip install "tinyllm[plot]"\npython -c {escape(shlex.quote(again))}</pre>'
-        )
-    figures = []
-    for chart in charts(run):
-        lines = {"training": finite(run.train, chart.field), "held out": finite(run.validation, chart.field)}
-        lines = {name: line for name, line in lines.items() if len(line[0]) > 1}
-        if lines:
-            figures.append(
-                f"<figure>{draw(chart, lines)}<figcaption><b>{chart.title}</b> {chart.reading}</figcaption></figure>"
-            )
-    if not figures:
-        return '<p class="missing">Too few measurements for curves.</p>'
-    remark = "Lines of training are running means; the shade spans the lowest and the highest batch."
-    return f'<div class="figures">{"".join(figures)}</div><p class="remark">{remark}</p>'
-
-
-def finite(records, field):
-    """Steps and values of `field`, as arrays, where it was measured and finite."""
-    points = [(record["step"], record[field]) for record in records if is_finite(record.get(field))]
-    return np.array([step for step, _ in points]), np.array([value for _, value in points], dtype=float)
-
-
-COLORS = {"#000001": "--ink", "#000002": "--muted", "#000003": "--rule", "#000004": "--accent", "#000005": "--second"}
-"""Stand-ins that the SVG is drawn with; the page's own variables replace them, so that dark and print follow."""
-
-MATPLOTLIB = {
-    "svg.fonttype": "none",  # text stays text, in the page's typeface
-    "svg.hashsalt": "tinyllm",  # the same run gives the same page
-    "font.size": 10,
-    "text.color": "#000002",
-    "axes.edgecolor": "#000003",
-    "axes.labelcolor": "#000002",
-    "axes.grid": True,
-    "axes.grid.axis": "y",
-    "axes.spines.left": False,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "grid.color": "#000003",
-    "grid.linewidth": 0.6,
-    "xtick.color": "#000002",
-    "ytick.color": "#000002",
-    "xtick.major.size": 0,
-    "ytick.major.size": 0,
-    "ytick.minor.size": 0,
-    "legend.frameon": False,
-}
-
-
-def draw(chart, lines):
-    """The chart as an inline SVG. lines: name -> (steps, values), "training" or "held out"."""
-    import matplotlib.style
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import FuncFormatter, MaxNLocator
-
-    with matplotlib.style.context(["default", MATPLOTLIB]):  # whatever the user configured, and nothing stays changed
-        figure = Figure(figsize=(5.2, 2.8), layout="constrained")
-        FigureCanvasAgg(figure)
-        axes = figure.add_subplot()
-        if "training" in lines:
-            steps, low, high, mean = thinned(*lines["training"])
-            if chart.smooth:
-                axes.fill_between(steps, low, high, color="#000004", alpha=0.2, linewidth=0)
-            axes.plot(steps, mean if chart.smooth else high, color="#000004", linewidth=1.6, label="training")
-        if "held out" in lines:
-            axes.plot(*lines["held out"], color="#000005", linewidth=1.6, marker="o", markersize=3, label="held out")
-        values = np.concatenate([values for _, values in lines.values()])
-        if values.min() > 0 and values.max() > 50 * values.min() and chart.smooth:
-            axes.set_yscale("log")
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=[1, 2, 5, 10]))
-        axes.set(xlabel="step", ylabel=chart.unit)
-        if len(lines) > 1:
-            axes.legend()
-        file = io.StringIO()
-        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))  # else it names a time and a web address
-        figure.savefig(file, format="svg", transparent=True, metadata=nothing)
-    return inline(file.getvalue(), chart.field, description(chart, lines))
-
-
-def thinned(steps, values, most=250):
-    """Steps, lowest and highest value, and running mean, (n,) each, for n <= `most` stretches of a long curve."""
-    begin = np.linspace(0, len(values), min(len(values), most), endpoint=False).astype(int)
-    last = np.append(begin[1:], len(values)) - 1
-    mean = running_mean(values, reach=len(values) // 100)
-    return steps[last], np.minimum.reduceat(values, begin), np.maximum.reduceat(values, begin), mean[last]
-
-
-def running_mean(values, reach):
-    """Mean of each value and up to `reach` on either side, as many on one as on the other: a slope stays in place."""
-    at = np.arange(len(values))
-    reach = np.minimum(reach, np.minimum(at, at[::-1]))
-    sums = np.concatenate([[0.0], np.cumsum(values)])
-    return (sums[at + reach + 1] - sums[at - reach]) / (2 * reach + 1)
-
-
-def description(chart, lines):
-    """The chart in words, for those who cannot see it."""
-    parts = [
-        f"{name} from {values[0]:,.4g} at step {steps[0]:,} to {values[-1]:,.4g} at step {steps[-1]:,}, "
-        f"lowest {values.min():,.4g}, highest {values.max():,.4g}"
-        for name, (steps, values) in lines.items()
-    ]
-    unit = f" in {chart.unit}" if chart.unit else ""
-    return f"{chart.title}{unit}: {'; '.join(parts)}."
-
-
-def inline(svg, name, alt):
-    """An SVG file as an element of the page: no prolog, names of its own, the page's colours, a description."""
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<style.*?</style>", "", svg, flags=re.DOTALL)  # would hold for the whole page
-    svg = re.sub(r'( id="|url\(#|href="#)', rf"\1{name}-", svg)
-    for color, variable in COLORS.items():
-        svg = svg.replace(color, f"var({variable})")
-    return svg.replace("<svg ", f'<svg role="img" aria-label="{escape(alt)}" ', 1)
-
-
 # --------------------------------------------------------------------------------------------------- the samples
 
 
@@ -456,9 +297,8 @@ def commands(run):
     lines = []
     if run.steps:
         lines.append(("Write more text", f"tinyllm generate --model {folder} --prompt {shlex.quote(prompt)}"))
-    preset = run.config.get("preset")
-    if preset:
-        again = f"tinyllm pretrain {shlex.quote(preset)} --data {shlex.quote(run.corpus)} --run {folder} --resume"
+    if run.config.get("preset"):
+        again = f"tinyllm pretrain --run {folder} --resume"
         if run.planned_steps and run.steps >= run.planned_steps:
             lines.append(("Train twice as long", f"{again} --steps {2 * run.planned_steps}"))
         else:
@@ -506,157 +346,3 @@ def rows(values):
 
 def as_json(value):
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-STYLE = """
-:root {
-  color-scheme: light;
-  --paper: #fdfcf9; --ink: #24221e; --muted: #6a655b; --rule: #e3ded2; --panel: #f6f3ec;
-  --accent: #23696c; --second: #b35c22; --quiet: #cbc4b4;
-}
-@media (prefers-color-scheme: dark) {
-  :root {
-    color-scheme: dark;
-    --paper: #191815; --ink: #e6e2d8; --muted: #a39d8f; --rule: #36332c; --panel: #22201c;
-    --accent: #7cc0bd; --second: #e39a63; --quiet: #57523f;
-  }
-}
-* { box-sizing: border-box; }
-body {
-  margin: 0 auto; padding: 3rem 1.25rem 5rem; max-width: 54rem;
-  background: var(--paper); color: var(--ink);
-  font: 1.0625rem/1.6 Charter, "Bitstream Charter", "Iowan Old Style", "Palatino Linotype", Palatino, Georgia, serif;
-  text-wrap: pretty; -webkit-text-size-adjust: 100%;
-}
-h1, h2, h3, p, figure, dl, dd, pre, table { margin: 0; padding: 0; }
-h1 { font-size: 2rem; line-height: 1.2; font-weight: 600; overflow-wrap: anywhere; }
-h1 span { color: var(--muted); font-weight: 400; }
-h2 { font-size: 1.3rem; font-weight: 600; margin-bottom: 1rem; }
-h3 { font-size: 1rem; font-weight: 400; color: var(--muted); margin: 1rem 0 .35rem; }
-section { margin-top: 3.25rem; }
-small, figcaption, caption, dt, .notice, .missing, .remark, summary, table, dd, footer, .scale {
-  font-family: system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif;
-}
-small, figcaption, caption, dt, .missing, .remark, footer { color: var(--muted); font-size: .85rem; }
-pre, code { font-family: ui-monospace, "SF Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace; font-size: .85rem; }
-pre { white-space: pre-wrap; overflow-wrap: anywhere; line-height: 1.55; }
-code { overflow-wrap: anywhere; }
-q { font-style: italic; overflow-wrap: anywhere; }
-.notice { margin-top: 1rem; padding: .6rem .9rem; border-left: 3px solid var(--second); background: var(--panel);
-          font-size: .9rem; }
-.headline { display: flex; flex-wrap: wrap; align-items: baseline; gap: 0 .9rem; margin: 1.75rem 0 1.5rem; }
-.headline strong { font-size: 3.5rem; line-height: 1.1; font-weight: 600; color: var(--accent); }
-.headline span { flex: 1 1 14rem; }
-dl { display: grid; grid-template-columns: repeat(auto-fill, minmax(9.5rem, 1fr)); gap: .9rem 1.5rem;
-     padding: 1rem 0; border: solid var(--rule); border-width: 1px 0; }
-dd { font-size: .95rem; font-variant-numeric: tabular-nums; }
-table { width: 100%; border-collapse: collapse; font-size: .9rem; }
-caption { text-align: left; margin-bottom: .5rem; }
-th, td { padding: .35rem 0; text-align: left; vertical-align: top; font-weight: 400; overflow-wrap: anywhere; }
-.bars th { width: 15rem; padding-right: 1rem; line-height: 1.3; }
-.bars th small { display: block; font-size: .78rem; }
-.bars td { vertical-align: middle; }
-.bars td:last-child { width: 4rem; text-align: right; font-variant-numeric: tabular-nums; }
-.bar span { display: block; height: .8rem; border-radius: 2px; background: var(--quiet); }
-.model { font-weight: 600; }
-.model th, .model td { font-weight: 600; }
-.model .bar span { background: var(--accent); }
-.bars + p { margin-top: 1.5rem; }
-.scale { position: relative; height: .5rem; margin-top: .9rem; border-radius: 4px; background: var(--rule); }
-.scale span { position: absolute; top: 0; height: 100%; }
-.scale .range { background: var(--quiet); }
-.scale .mark { top: -.3rem; width: 3px; height: 1.1rem; margin-left: -1px; border-radius: 2px;
-               background: var(--accent); }
-.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 22rem), 1fr)); gap: 2rem 1.75rem; }
-.figures + .remark { margin-top: 1.25rem; }
-.figures figcaption { margin-top: .25rem; }
-.figures b { color: var(--ink); font-weight: 600; }
-svg { display: block; width: 100%; height: auto; }
-svg * { stroke-linejoin: round; }
-svg text { font-family: system-ui, -apple-system, "Segoe UI", Roboto, Arial, sans-serif !important; }
-.pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 20rem), 1fr)); gap: 1rem;
-        margin-top: 1rem; }
-.sample pre { margin-top: .3rem; padding: .8rem 1rem; border-radius: 4px; background: var(--panel); }
-.sample b { color: var(--accent); font-weight: 600; }
-details { margin-top: .6rem; }
-details .sample { margin-top: 1rem; }
-summary::first-letter { text-transform: uppercase; }
-summary { cursor: pointer; font-size: .9rem; color: var(--muted); }
-details table { margin: .4rem 0 1rem; }
-details th { width: 40%; padding-right: 1rem; }
-details tr + tr > * { border-top: 1px solid var(--rule); }
-.command { padding: .8rem 1rem; border-radius: 4px; background: var(--panel); }
-section > p + .pair, section > .pair + p, section > details + p { margin-top: 1.25rem; }
-footer { margin-top: 3.5rem; padding-top: 1rem; border-top: 1px solid var(--rule); }
-@media (max-width: 34rem) {
-  body { padding-top: 1.75rem; }
-  .bars th { width: 9.5rem; }
-  .bars td:last-child { width: 3.25rem; }
-}
-@media print {
-  :root {
-    color-scheme: light; font-size: 9.5pt;
-    --paper: #fff; --ink: #000; --muted: #444; --rule: #ccc; --panel: #fff;
-    --accent: #23696c; --second: #b35c22; --quiet: #bbb;
-  }
-  body { max-width: none; padding: 0; }
-  section { margin-top: 2.25rem; }
-  .figures { grid-template-columns: 1fr 1fr; }
-  figure, table, tr, .pair { break-inside: avoid; }
-  h2, summary { break-after: avoid; }
-  .sample pre, .command { border: 1px solid var(--rule); }
-  .bar span, .scale, .scale span { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
-  details::details-content { content-visibility: visible; block-size: auto; }
-}
-"""
-
-PAGE = Template("""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>$title</title>
-<style>$style</style>
-</head>
-<body>
-<header>
-<h1>$preset <span>on $corpus</span></h1>
-$notices
-$headline
-<dl>$facts</dl>
-</header>
-
-<main>
-<section>
-<h2>How good is that?</h2>
-$baselines
-$expectation
-</section>
-
-<section>
-<h2>How it learned</h2>
-$curves
-</section>
-
-<section>
-<h2>What it writes</h2>
-$samples
-$originality
-</section>
-
-<section>
-<h2>Going on</h2>
-$commands
-</section>
-
-<section>
-<h2>How it was made</h2>
-$provenance
-$configuration
-</section>
-</main>
-
-<footer>Written by tinyllm. This page needs no other file and no network.</footer>
-</body>
-</html>
-""")

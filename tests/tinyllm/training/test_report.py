@@ -15,10 +15,9 @@ from tinyllm.training.report import (
     duration,
     megabytes,
     quantity,
-    running_mean,
-    thinned,
     write_report,
 )
+from tinyllm.training.report_curves import running_mean, thinned
 
 CONFIG = {
     "format_version": 1,
@@ -130,7 +129,7 @@ def test_a_full_run_is_told_in_full(run):
         "Linux, threads: 2, Python 3.11, NumPy 2.0, openblas",
         "SHA-256 cd34",
         f"tinyllm generate --model {run} --prompt Once",
-        f"tinyllm pretrain small --data tales --run {run} --resume --steps 80",
+        f"tinyllm pretrain --run {run} --resume --steps 80",
     ):
         assert part in text
     assert page.tags.count("svg") == 4
