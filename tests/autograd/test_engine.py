@@ -178,6 +178,17 @@ def test_backward_of_a_chain_that_saves_has_no_peak_of_its_own():
     assert after < 3.2 * MB  # the result and the leaf's gradient
 
 
+def test_a_gradient_is_dropped_when_its_pullback_has_run():
+    x = Tensor(np.ones(MB // 8), requires_grad=True)
+    y = (x * 2.0) * 2.0
+    seed = np.ones(MB // 8)
+    tracemalloc.start()
+    y.backward(seed)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2.2 * MB  # of the last pullback its result and the leaf's copy, no longer what it was given
+
+
 def test_saved_arrays_are_freed_while_the_walk_goes_on():
     kept, alive = [], []
 
