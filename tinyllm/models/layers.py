@@ -3,6 +3,7 @@
 import numpy as np
 
 import autograd as ag
+from autograd.arrays import xp_of
 from tinyllm.models.module import Module
 
 
@@ -85,7 +86,8 @@ def alibi(H, positions):
 
     positions (T,) or (B, T); returns (H, T, T) or (B, H, T, T). Slopes are 2^(-8 h / H), h = 1 … H.
     """
-    slopes = 2.0 ** (-8.0 * np.arange(1, H + 1) / H)
+    xp = xp_of(positions)
+    slopes = 2.0 ** (-8.0 * xp.arange(1, H + 1) / H)
     distance = positions[..., None, :, None] - positions[..., None, None, :]
     return (-slopes[:, None, None] * distance).astype(np.float32)
 
