@@ -3,6 +3,8 @@
 config.json  tokenizer/  data/  metrics.jsonl  samples.jsonl  checkpoints/step-000500/  report.html
 """
 
+import re
+import warnings
 from pathlib import Path
 
 from tinyllm.errors import UserError
@@ -18,14 +20,28 @@ CHECKPOINTS = "checkpoints"
 def load(folder):
     """(model, tokenizer) of a run folder, with the weights of its newest whole checkpoint, or of a folder by `save`."""
     folder = Path(folder)
-    config = read_config(folder)
+    config = decoder_config(read_config(folder), folder)
+    tokenizer = load_tokenizer(folder / "tokenizer")
+    if tokenizer.vocab_size > config.vocab_size:
+        raise UserError(
+            f"{folder / 'tokenizer'} has {tokenizer.vocab_size} tokens, the model {config.vocab_size}: it is not the "
+            "tokenizer that this model was trained with; put that one back"
+        )
     checkpoint = newest_checkpoint(folder)
-    model = Decoder(DecoderConfig.from_dict(config["model"]))
+    model = Decoder(config)
     try:
         model.load_weights(read_arrays(checkpoint / "weights.safetensors"))
     except UserError as error:
         raise UserError(f"{checkpoint}: {error}") from None
-    return model, load_tokenizer(folder / "tokenizer")
+    return model, tokenizer
+
+
+def decoder_config(config, folder):
+    """The DecoderConfig in a run folder's config; UserError where somebody's edit left no config at all."""
+    try:
+        return DecoderConfig.from_dict(config["model"])
+    except TypeError as error:
+        raise UserError(f"{folder / 'config.json'} describes no model ({error}); put it back as it was") from None
 
 
 def save(model, tokenizer, folder):
@@ -44,7 +60,7 @@ def read_config(folder):
     """The config.json of a run folder, refused if it is none of ours or newer than this version."""
     folder = Path(folder)
     if not (folder / "config.json").exists():
-        there = "has no config.json" if folder.is_dir() else "does not exist"
+        there = "has no config.json" if folder.is_dir() else "is a file" if folder.exists() else "does not exist"
         raise UserError(f"{folder} is not a run folder: it {there}; train one with: tinyllm pretrain")
     config = read_json(folder / "config.json")
     version = config.get("format_version") if isinstance(config, dict) else None
@@ -73,16 +89,33 @@ def is_whole(checkpoint):
     """Does every file have the checksum that state.json gives it?"""
     try:
         sums = read_json(checkpoint / "state.json")["sha256"]
-        return all(sha256_of(checkpoint / name) == sum for name, sum in sums.items())
-    except (UserError, OSError, KeyError, TypeError):
+        return bool(sums) and all(sha256_of(checkpoint / name) == known for name, known in sums.items())
+    except (UserError, OSError, KeyError, TypeError, AttributeError):
         return False
 
 
+def checkpoints(folder):
+    """The folders of all checkpoints, whole or not, the oldest first."""
+    found = [path for path in (Path(folder) / CHECKPOINTS).glob("step-*") if re.fullmatch(r"step-\d+", path.name)]
+    return sorted(found, key=step_of)
+
+
+def step_of(checkpoint):
+    """The step that a checkpoint was made at, from its name."""
+    return int(checkpoint.name.removeprefix("step-"))
+
+
 def newest_checkpoint(folder):
-    """The folder of the newest checkpoint whose checksums hold; UserError if there is none."""
-    found = sorted((Path(folder) / CHECKPOINTS).glob("step-*"), reverse=True)
-    for checkpoint in found:
+    """The folder of the newest checkpoint whose checksums hold; UserError if there is none.
+
+    A warning names the newer ones that are damaged and passed over.
+    """
+    found = checkpoints(folder)
+    for number, checkpoint in enumerate(reversed(found)):
         if is_whole(checkpoint):
+            if number:
+                damaged = ", ".join(path.name for path in found[-number:])
+                warnings.warn(f"{folder}: {damaged} is damaged; using {checkpoint.name}", stacklevel=2)
             return checkpoint
-    damaged = f"; {len(found)} damaged: {found[0]}" if found else ""
+    damaged = f"; {len(found)} damaged: {found[-1]}" if found else ""
     raise UserError(f"{folder} has no whole checkpoint yet{damaged}")

@@ -36,20 +36,22 @@ def stream(model, ids, **options):
 
 def stream_batch(model, prompts, *, max_new_tokens, temperature=1.0, top_k=None, top_p=None, seed=0, stop=()):
     """Yield for every step a list with one new id a prompt, None for those that have ended."""
-    check(temperature, top_k, top_p)
+    check(max_new_tokens=max_new_tokens, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
     check_prompts(prompts, model.config.vocab_size)
     texts = [list(prompt) for prompt in prompts]
     generators = [np.random.default_rng([seed, row]) for row in range(len(prompts))]
-    alive = np.ones(len(prompts), bool)
+    living = list(range(len(prompts)))
     for _ in range(max_new_tokens):
-        p = probabilities(next_logits(model, texts), temperature=temperature, top_k=top_k, top_p=top_p)
-        tokens = choose(p, np.array([generator.random() for generator in generators]))
-        alive &= ~np.isin(tokens, list(stop))
-        if not alive.any():
+        logits = next_logits(model, [texts[row] for row in living])
+        p = probabilities(logits, temperature=temperature, top_k=top_k, top_p=top_p)
+        drawn = choose(p, np.array([generators[row].random() for row in living]))
+        tokens = {row: int(token) for row, token in zip(living, drawn, strict=True) if token not in stop}
+        if not tokens:
             return
-        for text, token in zip(texts, tokens, strict=True):
-            text.append(int(token))
-        yield [int(token) if living else None for token, living in zip(tokens, alive, strict=True)]
+        for row, token in tokens.items():
+            texts[row].append(token)
+        yield [tokens.get(row) for row in range(len(prompts))]
+        living = list(tokens)
 
 
 def check_prompts(prompts, vocab_size):

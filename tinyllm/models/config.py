@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import math
 
 from tinyllm.errors import UserError
 
@@ -13,6 +14,10 @@ CHOICES = {
     "rope_layout": ("half", "interleaved"),
     "initialization": ("gpt2", "normal"),
 }
+COUNTS = (
+    "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "max_position_embeddings",
+    "num_key_value_heads", "head_dim", "intermediate_size", "sliding_window",
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,15 +68,15 @@ class DecoderConfig:
                 raise UserError(
                     f"{field} must be one of {', '.join(choices)}, not {value!r}{did_you_mean(value, choices)}"
                 )
-        for field in (
-            "vocab_size",
-            "hidden_size",
-            "num_hidden_layers",
-            "num_attention_heads",
-            "max_position_embeddings",
-        ):
-            if getattr(self, field) < 1:
-                raise UserError(f"{field} must be at least 1, not {getattr(self, field)}")
+        for field in COUNTS:
+            value = getattr(self, field)
+            if value is not None and value < 1:
+                raise UserError(f"{field} must be at least 1, not {value}")
+        for field in ("layer_norm_epsilon", "rms_norm_eps", "initializer_range"):
+            if not 0 <= getattr(self, field) < math.inf:
+                raise UserError(f"{field} must not be negative, infinite or NaN; it was {getattr(self, field)}")
+        if not 0 < self.rope_theta < math.inf:
+            raise UserError(f"rope_theta must be positive and finite, not {self.rope_theta}")
         if self.head_dim is None and self.hidden_size % self.num_attention_heads:
             raise UserError(
                 f"hidden_size {self.hidden_size} is not divisible by num_attention_heads {self.num_attention_heads}; "

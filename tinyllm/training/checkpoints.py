@@ -9,18 +9,28 @@ from pathlib import Path
 from tinyllm.errors import UserError
 from tinyllm.files import read_json, sync_folder
 from tinyllm.formats.arrays import read_arrays, write_arrays
-from tinyllm.formats.run_folders import CHECKPOINTS, newest_checkpoint, step_name, write_state
+from tinyllm.formats.run_folders import (
+    CHECKPOINTS,
+    checkpoints,
+    is_whole,
+    newest_checkpoint,
+    step_name,
+    step_of,
+    write_state,
+)
 
 
 def save_checkpoint(folder, training, keep):
     """Write a checkpoint of a Pretraining under `folder`/checkpoints and delete all but the newest `keep`.
 
     It is made under a temporary name and renamed when it is whole; a full disk raises UserError and leaves the older
-    checkpoints as they were. Returns its folder.
+    checkpoints as they were. One of this step that is there already is left alone. Returns its folder.
     """
-    checkpoints = Path(folder) / CHECKPOINTS
-    final = checkpoints / step_name(training.step)
-    unfinished = checkpoints / f".{final.name}.unfinished"
+    parent = Path(folder) / CHECKPOINTS
+    final = parent / step_name(training.step)
+    if is_whole(final):
+        return final
+    unfinished = parent / f".{final.name}.unfinished"
     shutil.rmtree(unfinished, ignore_errors=True)
     arrays, numbers = training.state()
     try:
@@ -28,12 +38,13 @@ def save_checkpoint(folder, training, keep):
         write_arrays(unfinished / "weights.safetensors", training.store.weights())
         write_arrays(unfinished / "optimizer.safetensors", arrays)
         write_state(unfinished, numbers)
-        shutil.rmtree(final, ignore_errors=True)  # of an earlier run to the same step
+        shutil.rmtree(final, ignore_errors=True)  # damaged, or it would be whole
         unfinished.rename(final)
-        sync_folder(checkpoints)
+        sync_folder(parent)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
-    for old in sorted(checkpoints.glob("step-*"))[:-keep]:
+    # Later ones are damaged, or the run would have gone on from them: they do not count among those to keep.
+    for old in [path for path in checkpoints(folder) if step_of(path) <= training.step][:-keep]:
         shutil.rmtree(old)
     return final
 

@@ -1,8 +1,14 @@
 """What a training run does, step by step: everything but the model and the text."""
 
 import dataclasses
+import math
 
 from tinyllm.errors import UserError
+
+LEAST = {
+    "steps": 1, "batch_size": 1, "accumulation": 1, "evaluate_every": 1, "evaluation_windows": 1, "sample_every": 1,
+    "checkpoint_every": 1, "keep_checkpoints": 1, "sample_tokens": 0, "warmup_steps": 0, "seed": 0,
+}  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,17 +46,19 @@ class TrainingConfig:
     """Of the initial weights, the batches and dropout."""
 
     def __post_init__(self):
-        for name in ("steps", "batch_size", "accumulation", "evaluate_every", "sample_every", "checkpoint_every"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if self.keep_checkpoints < 1:
-            raise UserError(f"keep_checkpoints must be at least 1, not {self.keep_checkpoints}")
+        for name, least in LEAST.items():
+            if getattr(self, name) < least:
+                raise UserError(f"{name} must be at least {least}, not {getattr(self, name)}")
+        for name in ("learning_rate", "min_learning_rate", "clip", "weight_decay"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise UserError(f"{name} must not be negative, infinite or NaN; it was {getattr(self, name)}")
+        for name in ("beta1", "beta2", "momentum"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UserError(f"{name} must be in [0, 1), not {getattr(self, name)}")
         if self.batch_size % self.accumulation:
             raise UserError(f"batch_size {self.batch_size} is not divisible by accumulation {self.accumulation}")
         if self.optimizer not in ("adamw", "sgd"):
             raise UserError(f"optimizer must be adamw or sgd, not {self.optimizer!r}")
-        if self.learning_rate < 0 or self.clip < 0 or self.weight_decay < 0:
-            raise UserError("learning_rate, clip and weight_decay must not be negative")
 
     def as_dict(self):
         return dataclasses.asdict(self)

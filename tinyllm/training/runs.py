@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import shutil
 import signal
 import threading
 import time
@@ -12,9 +13,9 @@ from tinyllm.errors import UserError
 from tinyllm.evaluation import bits_per_byte
 from tinyllm.evaluation.loss import held_out_loss, token_lengths
 from tinyllm.files import atomic_write, write_json
-from tinyllm.formats.run_folders import FORMAT_VERSION, read_config
-from tinyllm.generation import generate
-from tinyllm.models import Decoder, DecoderConfig
+from tinyllm.formats.run_folders import FORMAT_VERSION, checkpoints, decoder_config, read_config
+from tinyllm.generation import generate, prompt_ids, stop_ids
+from tinyllm.models import Decoder
 from tinyllm.tokenizers import BPETokenizer, ByteTokenizer, CharacterTokenizer, load_tokenizer
 from tinyllm.training.checkpoints import load_checkpoint, save_checkpoint
 from tinyllm.training.config import TrainingConfig
@@ -41,26 +42,39 @@ class Run:
 def begin_run(folder, preset, corpus, *, tokenizer=None, vocab_size=None, model=None, training=None, device="cpu"):
     """Make a run folder: train the tokenizer, encode the corpus, make the model.
 
-    preset: its name. tokenizer: "bpe", "character", "bytes", or the folder of a trained one; None for the preset's.
-    model, training: dicts of changes to the preset. A folder that holds something already is refused and not touched.
+    preset: its name. tokenizer: "bpe", "character", "bytes", the folder of a trained one, or one itself; None for the
+    preset's. model, training: dicts of changes to the preset. A folder that holds something already is refused and not
+    touched; a start that fails leaves nothing behind.
     """
     folder, chosen = Path(folder), preset_named(preset)
     check_free(folder)
     config = dataclasses.replace(chosen.training, **(training or {}))
-    training_text = corpus.split()[0]
-    tokenizer = make_tokenizer(tokenizer or chosen.tokenizer, vocab_size or chosen.vocab_size, corpus, training_text)
-    shape = chosen.model_config(tokenizer.vocab_size, model)
-    with track(corpus.num_bytes, "encoding", "bytes") as progress:
-        data = prepare(corpus, tokenizer, folder / "data", progress=progress)
-    batches = make_batches(data.training, config, shape)
-    decoder = Decoder(shape, seed=config.seed).to(device)
-    tokenizer.save(folder / "tokenizer")
-    as_preset = not model and not training and corpus.sha256 in chosen.expected
-    low, high = chosen.expected[corpus.sha256] if as_preset else (None, None)
-    settings = {
+    size = chosen.vocab_size if vocab_size is None else vocab_size
+    chosen.model_config(max(size, 1), model)  # refuses what does not fit together before the long work begins
+    with undone_on_failure(folder):
+        training_text = corpus.split()[0]
+        made = make_tokenizer(tokenizer or chosen.tokenizer, size, corpus, training_text)
+        shape = chosen.model_config(made.vocab_size, model)
+        with track(corpus.num_bytes, "encoding", "bytes") as progress:
+            data = prepare(corpus, made, folder / "data", progress=progress)
+        if data.validation.count < 2:
+            raise UserError("the held-out tenth of the text is a single token, which leaves none to predict; give more")
+        batches = make_batches(data.training, config, shape)
+        decoder = Decoder(shape, seed=config.seed).to(device)
+        made.save(folder / "tokenizer")
+        as_preset = not (tokenizer or vocab_size or model or set(training or {}) - {"seed"})
+        expected = chosen.expected.get(corpus.sha256) if as_preset else None
+        settings = settings_of(preset, corpus, made, data, decoder, config, expected)
+        write_json(folder / "config.json", settings)
+    return Run(folder, settings, made, data.training, data.validation, Pretraining(decoder, batches, config))
+
+
+def settings_of(preset, corpus, tokenizer, data, decoder, config, expected):
+    """What config.json holds. expected: (low, high) bits per byte of other runs like this one, or None."""
+    return {
         "format_version": FORMAT_VERSION,
         "preset": preset,
-        "model": shape.as_dict(),
+        "model": decoder.config.as_dict(),
         "training": config.as_dict(),
         "num_parameters": decoder.num_parameters(),
         "tokenizer": {
@@ -76,51 +90,86 @@ def begin_run(folder, preset, corpus, *, tokenizer=None, vocab_size=None, model=
             "training_bytes": data.training.num_bytes,
             "validation_bytes": data.validation.num_bytes,
         },
-        "expected": {"low": low, "high": high, "unit": "bits_per_byte"} if as_preset else None,
+        "expected": {"low": expected[0], "high": expected[1], "unit": "bits_per_byte"} if expected else None,
         "machine": machine(),
     }
-    write_json(folder / "config.json", settings)
-    return Run(folder, settings, tokenizer, data.training, data.validation, Pretraining(decoder, batches, config))
 
 
 def resume_run(folder, *, steps=None, device="cpu"):
-    """Open a run folder at its newest whole checkpoint. steps: a new end, None for the one it began with."""
+    """Open a run folder at its newest whole checkpoint, or at its beginning if there is none yet.
+
+    steps: a new end, None for the one it began with. The folder is not touched unless it could be opened.
+    """
     folder = Path(folder)
     settings = read_config(folder)
     if "training" not in settings:
         raise UserError(f"{folder} holds a model but no training run; it cannot be resumed")
-    config = TrainingConfig(**settings["training"])
-    if steps is not None and steps != config.steps:
-        config = dataclasses.replace(config, steps=steps)
-        settings["training"] = config.as_dict()
-        write_json(folder / "config.json", settings)
+    config = training_config(settings, folder, steps)
     tokenizer = load_tokenizer(folder / "tokenizer")
     files = [
         TokenFile.open(folder / "data" / f"{part}.tokens", tokenizer.vocabulary_hash)
         for part in ("training", "validation")
     ]
-    shape = DecoderConfig.from_dict(settings["model"])
+    shape = decoder_config(settings, folder)
     decoder = Decoder(shape, seed=config.seed).to(device)
     training = Pretraining(decoder, make_batches(files[0], config, shape), config)
-    load_checkpoint(folder, training)
+    if checkpoints(folder):  # else it was killed before the first one; its seed repeats what it had
+        load_checkpoint(folder, training)
+    if config.steps < training.step:
+        raise UserError(f"{folder} has come to step {training.step}; it cannot end at step {config.steps}")
+    if settings["training"] != config.as_dict():
+        settings["training"] = config.as_dict()
+        write_json(folder / "config.json", settings)
     return Run(folder, settings, tokenizer, *files, training)
 
 
+def training_config(settings, folder, steps):
+    """The TrainingConfig of a run folder with a new end, unless `steps` is None."""
+    try:
+        config = TrainingConfig(**settings["training"])
+    except TypeError as error:
+        raise UserError(f"{folder / 'config.json'} describes no training ({error}); put it back as it was") from None
+    return config if steps is None else dataclasses.replace(config, steps=steps)
+
+
 def check_free(folder):
-    """A new run starts in an empty place, or where an earlier start did not come as far as a config."""
+    """A new run starts in an empty place, or where an earlier start was killed before it wrote its config."""
     if (folder / "config.json").exists():
         raise UserError(f"{folder} holds a run already; go on with it: --resume, or choose another --run folder")
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file; a run needs a folder of its own")
-    foreign = (
-        [path.name for path in folder.glob("*") if path.name not in ("data", "tokenizer")] if folder.exists() else []
-    )
-    if foreign:
-        raise UserError(f"{folder} is not empty (it holds {foreign[0]}); a run needs a folder of its own")
+    # A tokenizer without data is no leftover: somebody put it there.
+    ours = ["data/prepared.json", "data/training.tokens", "data/validation.tokens"]
+    ours += ["tokenizer/tokenizer.json"] if (folder / "data" / "prepared.json").exists() else []
+    for path in folder.rglob("*"):
+        name = path.relative_to(folder).as_posix()
+        if path.is_file() and not path.name.startswith(".") and name not in ours:
+            raise UserError(f"{folder} is not empty (it holds {name}); a run needs a folder of its own")
+
+
+@contextlib.contextmanager
+def undone_on_failure(folder):
+    """Make the folder of a run; if what follows fails or is interrupted, take away what it wrote there."""
+    existed = folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except BaseException:
+        for part in ("data", "tokenizer"):
+            shutil.rmtree(folder / part, ignore_errors=True)
+        if not existed:
+            with contextlib.suppress(OSError):  # somebody put something there in the meantime, or it was never made
+                folder.rmdir()
+        raise
 
 
 def make_tokenizer(kind, vocab_size, corpus, training_text):
-    """Trained on the training part only, but for characters, whose alphabet must cover the whole text."""
+    """Trained on the training part only, but for characters, whose alphabet must cover the whole text.
+
+    kind: as `begin_run` takes it.
+    """
+    if not isinstance(kind, (str, Path)):
+        return kind
     if kind == "bytes":
         return ByteTokenizer()
     if kind == "character":
@@ -160,9 +209,7 @@ def complete(run, display=None):
             journal.sample()
         pretrain(training, after_step=journal.after_step, stop=stopping.is_set)
         save_checkpoint(run.folder, training, training.config.keep_checkpoints)
-        result = None if training.step < training.config.steps else journal.evaluate(whole=True)
-        if result:
-            journal.sample()
+        result = None if training.step < training.config.steps else journal.final()
     write_report(run.folder)
     return result
 
@@ -208,15 +255,31 @@ class Journal:
         self.display.validation(training.step, record["loss_nats"], record["bits_per_byte"])
         return record
 
+    def final(self):
+        """The last evaluation, on all held-out text, and the last sample; what an earlier start has made is taken."""
+        step, targets = self.run.training.step, self.run.validation_tokens.count - 1
+        made = [
+            record
+            for record in read_metrics(self.run.folder)
+            if (record["split"], record["step"], record.get("targets")) == ("validation", step, targets)
+        ]
+        result = made[-1] if made else self.evaluate(whole=True)
+        self.sample()
+        return result
+
     def sample(self):
-        """What the model writes now, into samples.jsonl and samples.txt."""
+        """What the model writes now, into samples.jsonl and samples.txt, unless an earlier start has come as far."""
         run, config = self.run, self.run.training.config
-        prompt, ids = start_of_text(run)
-        stop = () if run.tokenizer.end_of_text is None else (run.tokenizer.end_of_text,)
-        new = generate(
-            run.training.model, ids, max_new_tokens=config.sample_tokens, temperature=0.8, seed=config.seed, stop=stop
-        )
-        text = run.tokenizer.decode(new)
+        if any(sample["step"] == run.training.step for sample in read_metrics(run.folder, SAMPLES)):
+            return
+        prompt = sample_prompt(run)
+        ids = prompt_ids(run.tokenizer, prompt, separated=run.config["corpus"]["num_documents"] > 1)
+        options = {"max_new_tokens": config.sample_tokens, "temperature": 0.8, "seed": config.seed}
+        try:
+            new = generate(run.training.model, ids, stop=stop_ids(run.tokenizer), **options)
+            text = run.tokenizer.decode(new)
+        except UserError as error:  # a diverged model; the run goes on, and its report says what happened
+            text = f"[no text: {error}]"
         self.samples.append({"step": run.training.step, "prompt": prompt, "text": text})
         with atomic_write(run.folder / "samples.txt", "w") as file:
             for sample in read_metrics(run.folder, SAMPLES):
@@ -224,16 +287,9 @@ class Journal:
         self.display.sample(run.training.step, prompt, text)
 
 
-def start_of_text(run):
-    """(text, ids) that samples begin with: the preset's prompt, or how a text of this corpus begins."""
-    prompt = preset_named(run.config["preset"]).prompt if run.config["corpus"]["name"] == "python-reference" else ""
-    if prompt:
-        end = run.tokenizer.end_of_text
-        return prompt, ([] if end is None else [end]) + run.tokenizer.encode(prompt)
-    if run.tokenizer.end_of_text is not None and run.config["corpus"]["num_documents"] > 1:
-        return "", [run.tokenizer.end_of_text]
-    first = [int(run.training_tokens.tokens[0])]
-    return run.tokenizer.decode(first), first
+def sample_prompt(run):
+    """What samples on the way begin with: the preset's prompt if it fits the corpus, else nothing."""
+    return preset_named(run.config["preset"]).prompt if run.config["corpus"]["name"] == "python-reference" else ""
 
 
 @contextlib.contextmanager
