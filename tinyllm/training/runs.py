@@ -13,7 +13,7 @@ from tinyllm.errors import UserError
 from tinyllm.evaluation import bits_per_byte
 from tinyllm.evaluation.loss import held_out_loss, token_lengths
 from tinyllm.files import atomic_write, write_json
-from tinyllm.formats.run_folders import FORMAT_VERSION, checkpoints, decoder_config, read_config
+from tinyllm.formats.run_folders import FORMAT_VERSION, checkpoints, decoder_config, is_separated, read_config
 from tinyllm.generation import generate, prompt_ids, stop_ids
 from tinyllm.models import Decoder
 from tinyllm.tokenizers import BPETokenizer, ByteTokenizer, CharacterTokenizer, load_tokenizer
@@ -21,6 +21,7 @@ from tinyllm.training.checkpoints import load_checkpoint, save_checkpoint
 from tinyllm.training.config import TrainingConfig
 from tinyllm.training.loop import Pretraining, pretrain
 from tinyllm.training.machine import machine
+from tinyllm.training.memory import keep_freed_memory
 from tinyllm.training.metrics import SAMPLES, MetricsLog, read_metrics
 from tinyllm.training.presets import preset as preset_named
 from tinyllm.training.progress import Silent, track
@@ -196,6 +197,7 @@ def complete(run, display=None):
     Returns the final validation metrics, or None if Ctrl-C stopped it (a checkpoint is then saved).
     """
     display, training = display or Silent(), run.training
+    keep_freed_memory()
     with contextlib.ExitStack() as stack:
         metrics = stack.enter_context(MetricsLog(run.folder))
         samples = stack.enter_context(MetricsLog(run.folder, SAMPLES))
@@ -220,12 +222,16 @@ class Journal:
     def __init__(self, run, metrics, samples, display):
         self.run, self.metrics, self.samples, self.display = run, metrics, samples, display
         self.lengths = token_lengths(run.tokenizer)
-        self.started = time.monotonic()
+        earlier = [record["seconds"] for record in read_metrics(run.folder) if "seconds" in record]
+        self.started = time.monotonic() - (earlier[-1] if earlier else 0)
+
+    def seconds(self):
+        """How long the run has been trained, all its starts together."""
+        return round(time.monotonic() - self.started, 3)
 
     def after_step(self, record):
         config, step = self.run.training.config, record["step"]
-        seconds = time.monotonic() - self.started
-        self.metrics.append({"step": step, "split": "train", **record, "seconds": round(seconds, 3)})
+        self.metrics.append({"step": step, "split": "train", **record, "seconds": self.seconds()})
         self.display.update(step, record["loss_nats"], record["tokens_per_second"])
         if step == config.steps:
             return
@@ -250,6 +256,7 @@ class Journal:
             "bits_per_byte": bits_per_byte(nats, max(num_bytes, 1)),
             "targets": count,
             "context": context,
+            "seconds": self.seconds(),
         }
         self.metrics.append(record)
         self.display.validation(training.step, record["loss_nats"], record["bits_per_byte"])
@@ -273,7 +280,7 @@ class Journal:
         if any(sample["step"] == run.training.step for sample in read_metrics(run.folder, SAMPLES)):
             return
         prompt = sample_prompt(run)
-        ids = prompt_ids(run.tokenizer, prompt, separated=run.config["corpus"]["num_documents"] > 1)
+        ids = prompt_ids(run.tokenizer, prompt, separated=is_separated(run.config))
         options = {"max_new_tokens": config.sample_tokens, "temperature": 0.8, "seed": config.seed}
         try:
             new = generate(run.training.model, ids, stop=stop_ids(run.tokenizer), **options)
