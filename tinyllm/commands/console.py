@@ -2,10 +2,18 @@
 
 import codecs
 import contextlib
+import os
+import shlex
+import shutil
+import subprocess
 import sys
 
 # What rich, tyro and we draw with, for consoles that have ASCII only (or one of Windows' old code pages).
 ASCII = str.maketrans("╭╮╰╯┌┐└┘├┤┬┴┼─━│┃…–—×·→µ≈²³", "++++++++++++---||.--x.>u~23")
+
+
+INTERRUPTED = 130
+"""The exit code after Ctrl-C, as shells have it."""
 
 
 def prepare_streams():
@@ -53,6 +61,16 @@ def progress_bar(label, unit):
             bar.update(task, completed=done, total=total)
 
         yield report
+
+
+def command_line(*words):
+    """`tinyllm WORDS` as one can type it in this shell: quoted, and with its path where it is not on the PATH."""
+    beside = shutil.which("tinyllm", path=os.path.dirname(sys.executable))
+    program = "tinyllm" if shutil.which("tinyllm") or not beside else beside
+    if program.startswith(os.getcwd() + os.sep):
+        program = os.path.relpath(program)
+    join = subprocess.list2cmdline if os.name == "nt" else shlex.join
+    return join([program, *map(str, words)])
 
 
 def print_table(rows):

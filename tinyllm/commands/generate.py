@@ -1,9 +1,11 @@
 """`tinyllm generate`: let a model go on with a text."""
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from tinyllm.commands.hardware import check_device, chosen_kernels
 from tinyllm.errors import UserError
 
 
@@ -49,35 +51,47 @@ def run(options: Options):
     Example:
         tinyllm generate --model runs/shakespeare --prompt "ROMEO:" --temperature 0.8 --seed 1
     """
-    from tinyllm.commands.pretrain import chosen_kernels
     from tinyllm.formats import load
+    from tinyllm.formats.run_folders import is_separated, read_config
+    from tinyllm.generation import prompt_ids
 
-    if options.max_new_tokens < 1 or options.samples < 1:
-        raise UserError("--max-new-tokens and --samples must be at least 1")
+    for name in ("max_new_tokens", "samples"):
+        if getattr(options, name) < 1:
+            raise UserError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(options, name)}")
+    check_device(options.device)
     model, tokenizer = load(options.model)
     model.to(options.device)
-    ids = prompt_ids(tokenizer, options.prompt)
+    ids = prompt_ids(tokenizer, options.prompt, separated=is_separated(read_config(options.model)))
     with chosen_kernels(options.kernels):
         if options.samples == 1:
-            print(options.prompt, end="", flush=True)
-            for text in pieces(model, tokenizer, ids, options):
-                print(text, end="", flush=True)
-            print()
+            one(model, tokenizer, ids, options)
         else:
             several(model, tokenizer, ids, options)
 
 
-def prompt_ids(tokenizer, prompt):
-    """A prompt as the model saw texts begin: after an end of text, where it knows one."""
-    ids = tokenizer.encode(prompt)
-    if tokenizer.end_of_text is not None:
-        return [tokenizer.end_of_text, *ids]
-    if not ids:
-        raise UserError("this model's tokenizer has no end-of-text token to begin after; give a --prompt")
-    return ids
+def one(model, tokenizer, ids, options):
+    """Print the prompt and, as it is made, what follows."""
+    print(safe(options.prompt), end="", flush=True)
+    try:
+        for text in pieces(model, tokenizer, ids, options):
+            print(safe(text), end="", flush=True)
+    finally:
+        print()  # also after Ctrl-C: what is said then is not part of the text
+
+
+def several(model, tokenizer, ids, options):
+    """Print some texts, each below its number."""
+    from tinyllm.generation import generate, stop_ids
+
+    texts = generate(model, [ids] * options.samples, stop=stop_ids(tokenizer), **sampling(options))
+    for number, new in enumerate(texts, 1):
+        text = tokenizer.decode(new)
+        text = text.split(options.stop)[0] if options.stop else text
+        print(f"--- {number} ---\n{safe(options.prompt + text)}")
 
 
 def sampling(options):
+    """The options of `generate` and `stream` that the command hands on."""
     return {
         "max_new_tokens": options.max_new_tokens,
         "temperature": options.temperature,
@@ -87,31 +101,25 @@ def sampling(options):
     }
 
 
-def stop_ids(tokenizer):
-    return () if tokenizer.end_of_text is None else (tokenizer.end_of_text,)
-
-
 def pieces(model, tokenizer, ids, options):
     """Yield text as it is made, holding back what may be the beginning of --stop."""
-    from tinyllm.generation import stream
+    from tinyllm.generation import stop_ids, stream
 
-    decoder, held = tokenizer.stream_decoder(), ""
+    decoder, stop, held = tokenizer.stream_decoder(), options.stop, ""
     for token in stream(model, ids, stop=stop_ids(tokenizer), **sampling(options)):
         held += decoder.push(token)
-        if options.stop and options.stop in held:
-            yield held.split(options.stop)[0]
+        if stop and stop in held:
+            yield held.split(stop)[0]
             return
-        keep = next((n for n in range(len(options.stop) - 1, 0, -1) if held.endswith(options.stop[:n])), 0)
+        keep = next((n for n in range(len(stop) - 1, 0, -1) if held.endswith(stop[:n])), 0)
         yield held[: len(held) - keep]
         held = held[len(held) - keep :]
-    yield held + decoder.finish()
+    held += decoder.finish()
+    yield held.split(stop)[0] if stop else held
 
 
-def several(model, tokenizer, ids, options):
-    from tinyllm.generation import generate
+def safe(text):
+    """A model's text for a terminal, which must not obey the escape sequences in it; for a file or pipe as it is."""
+    from tinyllm.training.progress import printable
 
-    texts = generate(model, [ids] * options.samples, stop=stop_ids(tokenizer), **sampling(options))
-    for number, new in enumerate(texts, 1):
-        text = tokenizer.decode(new)
-        text = text.split(options.stop)[0] if options.stop else text
-        print(f"--- {number} ---\n{options.prompt}{text}")
+    return printable(text, sys.stdout.encoding) if sys.stdout.isatty() else text

@@ -8,10 +8,12 @@ from typing import Annotated, Literal
 import tyro
 from tyro.conf import Positional
 
+from tinyllm.commands.console import INTERRUPTED, command_line
+from tinyllm.commands.hardware import check_device, chosen_kernels
 from tinyllm.errors import UserError
 from tinyllm.models import DecoderConfig
 from tinyllm.training.config import TrainingConfig
-from tinyllm.training.presets import PRESETS
+from tinyllm.training.presets import PRESETS, preset
 
 
 def changes_to(cls, leave_out=()):
@@ -72,6 +74,8 @@ def given(changes):
 def run(options: Options):
     """Train a language model from nothing on text.
 
+    Ctrl-C saves a checkpoint, says how to go on, and ends with exit code 130.
+
     Example:
         tinyllm pretrain shakespeare-char-cpu --data shakespeare --run runs/shakespeare
         tinyllm pretrain textbook --data ~/books --run runs/books --steps 3000 --model.hidden-size 256
@@ -80,28 +84,37 @@ def run(options: Options):
     from tinyllm.training.progress import training_display
     from tinyllm.training.runs import complete
 
-    with chosen_kernels(options.kernels):
-        work = resumed(options) if options.resume else begun(options)
-        result = complete(work, training_display())
+    check_device(options.device)
+    try:
+        with chosen_kernels(options.kernels):
+            work = resumed(options) if options.resume else begun(options)
+            result = complete(work, training_display())
+    except MemoryError as error:
+        raise UserError(f"not enough memory: {error}; choose a smaller model, batch or context") from None
     if result is None:
-        print(f"Saved at step {work.training.step}. Go on with: tinyllm pretrain --run {work.folder} --resume")
-        return
+        again = command_line("pretrain", "--run", work.folder, "--resume")
+        print(f"Saved at step {work.training.step:,}. Go on with: {again}")
+        return INTERRUPTED
     print(f"Held-out loss {result['loss_nats']:.4f} nats per token, {result['bits_per_byte']:.4f} bits per byte.")
     print(f"Report: {work.folder / 'report.html'}")
-    print(f"Try it: tinyllm generate --model {work.folder} --prompt TEXT")
+    print(f"Try it: {command_line('generate', '--model', work.folder)}")
 
 
 def begun(options):
+    """A new run in a free folder."""
     from tinyllm.data import load_corpus
-    from tinyllm.training.presets import preset
+    from tinyllm.training.progress import track
     from tinyllm.training.runs import begin_run, check_free
 
     if not options.preset:
         raise UserError(f"pretrain needs a preset, one of: {', '.join(PRESETS)}; or --resume with --run")
-    folder = options.run or Path("runs") / options.preset
-    chosen = preset(options.preset)
+    chosen, folder = preset(options.preset), folder_of(options)
+    kind = options.tokenizer or chosen.tokenizer
+    if options.vocab_size is not None and kind != "bpe":
+        raise UserError(f"--vocab-size is for a bpe tokenizer that is trained here, and this run's is {kind}")
     check_free(folder)
-    corpus = load_corpus(options.data or chosen.data)
+    with track(None, "downloading", "bytes") as progress:
+        corpus = load_corpus(options.data or chosen.data, progress=progress)
     print(corpus.describe())
     training = given(options.training) | {
         name: getattr(options, name) for name in ("steps", "seed") if getattr(options, name) is not None
@@ -124,25 +137,31 @@ def begun(options):
 
 
 def resumed(options):
+    """The run in the folder, as it began; only its end may be moved."""
+    from tinyllm.formats.run_folders import read_config
     from tinyllm.training.runs import resume_run
 
-    if options.run is None:
-        raise UserError("--resume needs the folder of the run: --run DIR")
-    changed = [name for name in ("model", "training") if given(getattr(options, name))]
-    changed += [name for name in ("data", "tokenizer", "vocab_size", "seed") if getattr(options, name)]
+    folder = folder_of(options)
+    changed = [f"--{name}.*" for name in ("model", "training") if given(getattr(options, name))]
+    changed += [f"--{name}" for name in ("data", "tokenizer") if getattr(options, name)]
+    changed += [f"--{name.replace('_', '-')}" for name in ("vocab_size", "seed") if getattr(options, name) is not None]
     if changed:
-        raise UserError(f"--resume goes on as the run began; it cannot change {', '.join(changed)} (only --steps)")
-    work = resume_run(options.run, steps=options.steps, device=options.device)
-    print(f"{options.run}: going on at step {work.training.step} of {work.training.config.steps}")
+        raise UserError(f"--resume goes on as the run began; leave out {', '.join(changed)} (--steps may change)")
+    began = read_config(folder).get("preset")
+    if options.preset not in ("", began):
+        raise UserError(f"{folder} holds a run of the preset {began}; leave {options.preset} out to go on with it")
+    work = resume_run(folder, steps=options.steps, device=options.device)
+    step, steps = work.training.step, work.training.config.steps
+    print(
+        f"{folder}: going on at step {step:,} of {steps:,}"
+        if step < steps
+        else f"{folder}: all {steps:,} steps are done; --steps N goes on to N"
+    )
     return work
 
 
-def chosen_kernels(name):
-    """The context manager for --kernels."""
-    import autograd as ag
-    from autograd.kernels import available
-
-    try:
-        return ag.use_kernels(*(available() if name == "auto" else [name]))
-    except ValueError as error:
-        raise UserError(f"--kernels {name}: {error}") from None
+def folder_of(options):
+    """The run's folder: --run, or by the preset's name."""
+    if options.run is None and not options.preset:
+        raise UserError("--resume needs the folder of the run: --run DIR")
+    return options.run or Path("runs") / options.preset

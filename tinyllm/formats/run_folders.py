@@ -75,6 +75,11 @@ def read_config(folder):
     return config
 
 
+def is_separated(config):
+    """Did the model learn from many texts, with end-of-text between them? Yes, where the config does not say."""
+    return config.get("corpus", {}).get("num_documents", 2) > 1
+
+
 def step_name(step):
     return f"step-{step:06d}"
 

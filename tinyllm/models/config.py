@@ -70,8 +70,8 @@ class DecoderConfig:
                 )
         for field in COUNTS:
             value = getattr(self, field)
-            if value is not None and value < 1:
-                raise UserError(f"{field} must be at least 1, not {value}")
+            if value is not None and not 1 <= value < 2**31:
+                raise UserError(f"{field} must be at least 1 and below 2^31, not {value}")
         for field in ("layer_norm_epsilon", "rms_norm_eps", "initializer_range"):
             if not 0 <= getattr(self, field) < math.inf:
                 raise UserError(f"{field} must not be negative, infinite or NaN; it was {getattr(self, field)}")
