@@ -221,9 +221,11 @@ def show(texts):
     """Print samples, parted by lines."""
     from tinyllm.training.progress import printable
 
+    rule = "-" * 72
+    print()
     for text in texts:
-        print(f"\n{'-' * 72}\n{printable(text, sys.stdout.encoding)}")
-    print("-" * 72)
+        print(f"{rule}\n{printable(text, sys.stdout.encoding)}")
+    print(rule)
 
 
 def what_next(folder, corpus, manual):
