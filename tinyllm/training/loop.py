@@ -1,11 +1,13 @@
 """The training loop: about forty lines to read aloud."""
 
+import math
 import time
 
 import numpy as np
 
 from autograd.arrays import xp_of
 from tinyllm.data.batches import IGNORED
+from tinyllm.errors import UserError
 from tinyllm.training.optimizers import SGD, AdamW
 from tinyllm.training.parameter_store import ParameterStore
 from tinyllm.training.schedules import warmup_cosine
@@ -52,6 +54,8 @@ def pretrain(training, *, after_step=lambda metrics: None, stop=lambda: False):
         inputs, targets = next(training.batches)
         loss = accumulate(training.model, inputs, targets, config, first_sample)
         norm = training.store.clip(config.clip) if config.clip else training.store.norm()
+        if not math.isfinite(norm):
+            raise UserError(diverged(training.step + 1, loss, norm))
         training.optimizer.step()
         training.step += 1
         after_step(
@@ -63,6 +67,14 @@ def pretrain(training, *, after_step=lambda metrics: None, stop=lambda: False):
                 "tokens_per_second": targets.size / (time.perf_counter() - started),
             }
         )
+
+
+def diverged(step, loss, norm):
+    """The message for a loss that overflowed. The weights are still those before the step."""
+    return (
+        f"step {step}: the loss is {loss:g} and the gradient's norm {norm:g}, so training stopped before this update; "
+        "the newest checkpoint is untouched. Try a lower learning rate, a longer warm-up or a smaller clip"
+    )
 
 
 def accumulate(model, inputs, targets, config, first_sample):

@@ -49,7 +49,7 @@ def begin_run(folder, preset, corpus, *, tokenizer=None, vocab_size=None, model=
     """
     folder, chosen = Path(folder), preset_named(preset)
     check_free(folder)
-    config = dataclasses.replace(chosen.training, **(training or {}))
+    config = changed(chosen.training, training or {})
     size = chosen.vocab_size if vocab_size is None else vocab_size
     chosen.model_config(max(size, 1), model)  # refuses what does not fit together before the long work begins
     with undone_on_failure(folder):
@@ -68,6 +68,13 @@ def begin_run(folder, preset, corpus, *, tokenizer=None, vocab_size=None, model=
         settings = settings_of(preset, corpus, made, data, decoder, config, expected)
         write_json(folder / "config.json", settings)
     return Run(folder, settings, made, data.training, data.validation, Pretraining(decoder, batches, config))
+
+
+def changed(config, changes):
+    """A TrainingConfig with changes. Other steps shorten the warm-up to a tenth of them, unless it is given too."""
+    if "steps" in changes and "warmup_steps" not in changes:
+        changes = changes | {"warmup_steps": min(config.warmup_steps, changes["steps"] // 10)}
+    return dataclasses.replace(config, **changes)
 
 
 def settings_of(preset, corpus, tokenizer, data, decoder, config, expected):

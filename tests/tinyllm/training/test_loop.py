@@ -52,8 +52,18 @@ def test_the_loop_reports_every_step_and_learns():
     assert [record["step"] for record in records] == list(range(1, 41))
     assert set(records[0]) == {"step", "loss_nats", "learning_rate", "gradient_norm", "tokens_per_second"}
     assert np.mean([r["loss_nats"] for r in records[-5:]]) < records[0]["loss_nats"] - 0.3
-    assert records[0]["learning_rate"] == pytest.approx(1e-2 / 3)
+    assert records[0]["learning_rate"] == pytest.approx(1e-2 / 3)  # two warm-up steps
     assert records[39]["learning_rate"] < 1.1e-3
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_weights_are_touched():
+    training = make()
+    training.model.parameters()["final_norm.weight"].data[0] = np.nan
+    before = training.store.values.copy()
+    with pytest.raises(UserError, match=r"step 1: the loss is nan .* stopped before this update"):
+        pretrain(training)
+    np.testing.assert_array_equal(training.store.values, before)
+    assert training.step == 0
 
 
 def test_stop_ends_the_loop_between_steps():

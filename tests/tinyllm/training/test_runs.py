@@ -143,6 +143,12 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path, corpus
         resume_run(folder)
 
 
+def test_a_shorter_run_has_a_shorter_warm_up(tmp_path, corpus):
+    changes = {name: value for name, value in TRAINING.items() if name != "warmup_steps"}
+    assert begin(tmp_path / "short", corpus, training=changes | {"steps": 50}).training.config.warmup_steps == 5
+    assert begin(tmp_path / "given", corpus, training=changes | {"warmup_steps": 3}).training.config.warmup_steps == 3
+
+
 def test_more_steps_may_be_asked_for(tmp_path, corpus):
     complete(begin(tmp_path / "run", corpus))
     run = resume_run(tmp_path / "run", steps=8)
