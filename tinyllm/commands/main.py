@@ -30,6 +30,7 @@ import importlib.util
 import inspect
 import os
 import sys
+import warnings
 
 import tinyllm
 from tinyllm.commands.console import prepare_streams
@@ -54,7 +55,9 @@ def main(argv=None):
     """Run the command line `argv` (by default sys.argv[1:]) and return its exit code."""
     prepare_streams()
     try:
-        code = dispatch(list(sys.argv[1:] if argv is None else argv))
+        with warnings.catch_warnings():
+            warnings.showwarning = warn
+            code = dispatch(list(sys.argv[1:] if argv is None else argv))
         sys.stdout.flush()
         return code
     except UserError as error:
@@ -140,6 +143,11 @@ def fail(message, code=2):
     """Say in one line on standard error what is wrong; returns the exit code."""
     print("tinyllm:", " ".join(str(message).split()), file=sys.stderr)
     return code
+
+
+def warn(message, category, *where):
+    """In place of warnings.showwarning: one line for the user, without our source code."""
+    fail(f"{category.__name__}: {message}" if category is not UserWarning else message)
 
 
 def in_words(error):

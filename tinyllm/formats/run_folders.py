@@ -40,7 +40,7 @@ def decoder_config(config, folder):
     """The DecoderConfig in a run folder's config; UserError where somebody's edit left no config at all."""
     try:
         return DecoderConfig.from_dict(config["model"])
-    except TypeError as error:
+    except (TypeError, UserError) as error:
         raise UserError(f"{folder / 'config.json'} describes no model ({error}); put it back as it was") from None
 
 

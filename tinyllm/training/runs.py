@@ -135,7 +135,7 @@ def training_config(settings, folder, steps):
     """The TrainingConfig of a run folder with a new end, unless `steps` is None."""
     try:
         config = TrainingConfig(**settings["training"])
-    except TypeError as error:
+    except (TypeError, UserError) as error:
         raise UserError(f"{folder / 'config.json'} describes no training ({error}); put it back as it was") from None
     return config if steps is None else dataclasses.replace(config, steps=steps)
 
