@@ -248,6 +248,9 @@ def converse(model, tokenizer, manual, many):
         except (EOFError, KeyboardInterrupt):
             print()
             return
+        except UnicodeDecodeError as error:
+            print(f"This console sent what is no {error.encoding} text; type something else.")
+            continue
         if not asked:
             return
         seed += 1
@@ -256,7 +259,7 @@ def converse(model, tokenizer, manual, many):
             write(model, tokenizer, head, many, seed)
         except KeyboardInterrupt:
             print()
-        except UserError as error:  # what was typed is no text (bytes that are not UTF-8)
+        except UserError as error:  # what was typed is no text, or the model has diverged
             print(error)
 
 
