@@ -1,7 +1,6 @@
-"""What commands print on: streams that take any character, progress bars, tables."""
+"""What commands print on: streams that take any character, commands as one types them, tables."""
 
 import codecs
-import contextlib
 import os
 import shlex
 import shutil
@@ -28,39 +27,6 @@ def plain(error):
     """Codec error handler: an ASCII character that looks alike, else a question mark."""
     text = error.object[error.start : error.end].translate(ASCII)
     return "".join(character if character.isascii() else "?" for character in text), error.end
-
-
-@contextlib.contextmanager
-def progress_bar(label, unit):
-    """A bar with rate and time left on standard error, where that is a terminal.
-
-        with progress_bar("learning merges", "merges") as report:
-            BPETokenizer.train(texts, progress=report)
-
-    Yields report(done, total), the callback that the library's slow functions take; total may be None.
-    """
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
-    from rich.text import Text
-
-    class Rate(ProgressColumn):
-        """Units a second, over the last half minute."""
-
-        def render(self, task):
-            return Text(f"{task.speed:,.0f} {unit}/s" if task.speed else "")
-
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"), Rate())
-    # Where a log file stands in for the terminal, a bar would be noise.
-    with Progress(
-        *columns, TimeRemainingColumn(), console=console, transient=True, disable=not console.is_terminal
-    ) as bar:
-        task = bar.add_task(label, total=None)
-
-        def report(done, total):
-            bar.update(task, completed=done, total=total)
-
-        yield report
 
 
 def command_line(*words):

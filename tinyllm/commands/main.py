@@ -20,7 +20,8 @@ How to add a command: write `tinyllm/commands/NAME.py` and a line in COMMANDS.
 `tyro` makes `--data` and `--steps` of the fields; a field that is itself a dataclass gives `--model.hidden-size`, one
 annotated `tyro.conf.Positional[str]` needs no flag. `run` returns None or an exit code and raises UserError for what
 the user can mend. A file with several commands has a dict SUBCOMMANDS, name -> function, in place of `run`. Import
-what is slow inside the function, so that `--help` stays quick; `console.progress_bar` is for what takes seconds.
+what is slow inside the function, so that `--help` stays quick; `tinyllm.training.progress.track` is for what takes
+seconds.
 """
 
 import difflib

@@ -7,7 +7,6 @@ from typing import Literal
 
 from tyro.conf import Positional
 
-from tinyllm.commands.console import progress_bar
 from tinyllm.errors import UserError
 
 
@@ -57,12 +56,13 @@ def train(options: TrainOptions):
         tinyllm tokenizer train --data book.txt --out runs/tokenizer --vocab-size 2048
     """
     from tinyllm.data import load_corpus
+    from tinyllm.training.progress import track
 
     file = options.out / "tokenizer.json"
     if file.exists():
         raise UserError(f"{file} exists and is not overwritten; choose another --out, or delete it first")
-    with progress_bar("reading", "bytes") as report:
-        corpus = load_corpus(options.data, progress=report)
+    with track(None, "downloading", "bytes") as progress:
+        corpus = load_corpus(options.data, progress=progress)
     print(corpus.describe())
     tokenizer = learn(corpus.documents, options)
     tokenizer.save(options.out)
@@ -73,13 +73,14 @@ def train(options: TrainOptions):
 def learn(texts, options):
     """The tokenizer that the options ask for, learned from texts."""
     from tinyllm.tokenizers import BPETokenizer, ByteTokenizer, CharacterTokenizer
+    from tinyllm.training.progress import track
 
     if options.kind == "bytes":
         return ByteTokenizer()
     if options.kind == "character":
         return CharacterTokenizer.train(texts)
-    with progress_bar("learning merges", "merges") as report:
-        return BPETokenizer.train(texts, options.vocab_size, pattern=options.pattern, progress=report)
+    with track(None, "training the tokenizer", "merges") as progress:
+        return BPETokenizer.train(texts, options.vocab_size, pattern=options.pattern, progress=progress)
 
 
 def measure(tokenizer, texts, at_most=1_000_000):

@@ -1,5 +1,6 @@
 """A run's measurements on disk: one JSON object a line, readable at any moment, exact to resume."""
 
+import errno
 import json
 import math
 from pathlib import Path
@@ -38,7 +39,9 @@ class MetricsLog:
         lost = {name: str(value) for name, value in values.items() if isinstance(value, float) and not is_finite(value)}
         if lost:
             values |= dict.fromkeys(lost) | {"not_finite": lost}
-        self.file.write(json.dumps(values, allow_nan=False).encode("ascii") + b"\n")
+        line = json.dumps(values, allow_nan=False).encode("ascii") + b"\n"
+        if self.file.write(line) < len(line):  # what the last free bytes took is a torn line, cut off when reopened
+            raise OSError(errno.ENOSPC, "No space left on device", str(self.path))
 
     def rewind(self, step):
         """Drop all records beyond `step`, atomically: the run resumes from there and will write them again."""

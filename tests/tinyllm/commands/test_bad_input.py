@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -14,6 +15,7 @@ from tinyllm import files
 from tinyllm.commands.main import main
 from tinyllm.formats.run_folders import is_whole
 from tinyllm.training import runs
+from tinyllm.training.metrics import MetricsLog
 
 STEPS = ("--steps", "4", "--training.checkpoint-every", "2", "--training.evaluate-every", "2")
 
@@ -303,6 +305,26 @@ def test_a_disk_that_fills_up_on_the_way(here, tiny_run, trained, capsys, monkey
         )
     assert [path.name for path in Path("other/checkpoints").iterdir()] == ["step-000002"]
     assert is_whole(Path("other/checkpoints/step-000002"))
+    assert main(["pretrain", "--resume", "--run", "other"]) == 0
+    assert loss_by_step(here / "other") == loss_by_step(trained)
+
+
+def test_a_disk_that_fills_up_within_a_line_of_metrics(here, tiny_run, trained, capsys, monkeypatch):
+    def half(log):
+        opened(log)
+        log.file = SimpleNamespace(
+            write=lambda line, file=log.file: file.write(line[:9] if b'"step": 3' in line else line),
+            close=log.file.close,
+        )
+
+    opened = MetricsLog.open
+    with monkeypatch.context() as patch:
+        patch.setattr(MetricsLog, "open", half)
+        capsys.readouterr()
+        assert main([*tiny_run, *STEPS, "--run", "other"]) == 2
+    error = capsys.readouterr().err.replace("\\", "/")
+    assert error == "tinyllm: other/metrics.jsonl: no space left on device; free some space and run it again\n"
+    assert (here / "other" / "metrics.jsonl").read_bytes().endswith(b'\n{"step": ')
     assert main(["pretrain", "--resume", "--run", "other"]) == 0
     assert loss_by_step(here / "other") == loss_by_step(trained)
 

@@ -1,11 +1,14 @@
 """Output survives every console."""
 
 import io
+import os
+import shlex
 import sys
+from pathlib import Path
 
 import pytest
 
-from tinyllm.commands.console import plain, prepare_streams, print_table, progress_bar
+from tinyllm.commands.console import command_line, plain, prepare_streams, print_table
 
 
 @pytest.mark.parametrize(
@@ -34,11 +37,32 @@ def test_a_long_run_of_odd_characters_keeps_its_length():
     assert plain(error) == ("|?.", 4)
 
 
-def test_a_progress_bar_is_silent_where_no_terminal_is(capsys):
-    with progress_bar("learning", "merges") as report:
-        report(1, 2)
-        report(2, None)
-    assert capsys.readouterr() == ("", "")
+@pytest.fixture
+def environment(tmp_path, monkeypatch):
+    """A folder that is the current one, and in it an environment's `bin` with python and tinyllm."""
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "my env" / "bin"
+    folder.mkdir(parents=True)
+    for name in ("python", "tinyllm", "tinyllm.exe"):
+        (folder / name).touch(mode=0o755)
+    monkeypatch.setattr(sys, "executable", str(folder / "python"))
+    monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
+    return folder
+
+
+@pytest.mark.skipif(os.name != "posix", reason="quotes of POSIX shells")
+def test_a_command_can_be_typed_as_it_is_shown(environment, monkeypatch, tmp_path):
+    words = ("generate", "--model", Path("a b"), "--prompt", "it's $5", "--seed", 1)
+    shown = command_line(*words)
+    assert shlex.split(shown) == ["my env/bin/tinyllm", *map(str, words)]
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert shlex.split(command_line("doctor")) == [str(environment / "tinyllm"), "doctor"]
+    monkeypatch.setenv("PATH", str(environment))
+    assert command_line("doctor") == "tinyllm doctor"
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    assert command_line("doctor") == "tinyllm doctor"
 
 
 @pytest.mark.parametrize("rich", [True, False])

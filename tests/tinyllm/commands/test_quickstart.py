@@ -87,7 +87,7 @@ def test_own_texts_from_training_to_the_next_three_commands(letters, tiny, capsy
     run = letters.parent / "runs" / "quickstart-Größere-Briefe"
     summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
     assert set(summary["bits_per_byte"]) == {"unigram", "trigram", "lzma", "model"}
-    assert 0 < summary["training_seconds"] <= summary["total_seconds"]
+    assert 0 <= summary["training_seconds"] <= summary["total_seconds"]
     assert (run / "report.html").exists()
     before = contents(run)
     assert main(["quickstart", "--data", letters.name]) == 0
@@ -207,11 +207,13 @@ def test_ctrl_c_after_the_training_loses_no_training_time(letters, tiny, monkeyp
     with monkeypatch.context() as patch:
         patch.setattr(quickstart, "yardsticks", interrupted)
         assert main(["quickstart", "--data", letters.name, "--run", "run"]) == 130
-    seconds = json.loads((letters.parent / "run" / "metrics.jsonl").read_text().splitlines()[-1])["seconds"]
+    metrics = letters.parent / "run" / "metrics.jsonl"
+    records = [json.loads(line) for line in metrics.read_text().splitlines()]
+    long_ago = [json.dumps(record | {"seconds": record["seconds"] + 1000}) + "\n" for record in records]
+    metrics.write_text("".join(long_ago))
     assert main(["quickstart", "--data", letters.name, "--run", "run"]) == 0
     summary = json.loads((letters.parent / "run" / "summary.json").read_text())
-    assert summary["training_seconds"] == round(seconds, 1)
-    assert summary["total_seconds"] >= summary["training_seconds"]
+    assert summary["total_seconds"] >= summary["training_seconds"] >= 1000
 
 
 @pytest.mark.parametrize(
