@@ -127,11 +127,11 @@ def opened(folder, corpus, manual, options):
 
 
 def tokenizer_for(corpus):
-    """A vocabulary that the text supports: 2,048 tokens from half a megabyte on, 512 for less, bytes for little."""
+    """A vocabulary that the text supports: 4,096 tokens from a megabyte on, fewer for less, bytes for little."""
     from tinyllm.training.runs import make_tokenizer
 
     training_text = corpus.split()[0]
-    for vocab_size, least_bytes in ((2048, 500_000), (512, 50_000)):
+    for vocab_size, least_bytes in ((4096, 1_000_000), (2048, 500_000), (512, 50_000)):
         if corpus.num_bytes >= least_bytes:
             with contextlib.suppress(UserError):  # repetitive text supports fewer tokens than its length promises
                 return make_tokenizer("bpe", vocab_size, corpus, training_text)
