@@ -1,10 +1,9 @@
 """What varies between decoders, chosen by name. Field names are those of Hugging Face's config.json."""
 
 import dataclasses
-import difflib
 import math
 
-from tinyllm.errors import UserError
+from tinyllm.errors import UserError, did_you_mean
 
 CHOICES = {
     "position": ("learned", "rope", "alibi", "none"),
@@ -71,7 +70,8 @@ class DecoderConfig:
         for field in COUNTS:
             value = getattr(self, field)
             if value is not None and not 1 <= value < 2**31:
-                raise UserError(f"{field} must be at least 1 and below 2^31, not {value}")
+                limit = "at least 1" if value < 1 else "below 2^31"
+                raise UserError(f"{field} must be {limit}, not {value}")
         for field in ("layer_norm_epsilon", "rms_norm_eps", "initializer_range"):
             if not 0 <= getattr(self, field) < math.inf:
                 raise UserError(f"{field} must not be negative, infinite or NaN; it was {getattr(self, field)}")
@@ -128,9 +128,3 @@ def known_fields(values):
         if key not in names:
             raise UserError(f"a decoder has no option {key!r}{did_you_mean(key, names)}")
     return values
-
-
-def did_you_mean(word, known):
-    """`; did you mean 'x'?` or nothing."""
-    close = difflib.get_close_matches(str(word), known, n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
