@@ -8,6 +8,11 @@
 Start reading in `engine.py`, then any file of `ops/`.
 """
 
+import sys
+
+if sys.version_info < (3, 11):  # noqa: UP036 (a checkout on the path meets any Python)
+    raise ImportError(f"autograd needs Python 3.11 or newer, and this is {sys.version.split()[0]}; use a newer one")
+
 from autograd import operators, testing
 from autograd.context import needs, no_grad, scope
 from autograd.engine import PRIMITIVES, Tensor, primitive

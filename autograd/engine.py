@@ -31,7 +31,7 @@ _numbers = itertools.count()
 
 
 class Tensor:
-    """An array and, if asked for, its gradient.
+    """An array and, if asked for, its gradient. Its operators (`x + y`) and methods stand in `operators.py`.
 
     data: the array (NumPy's or CuPy's). grad: None, or an array of the same shape and dtype (leaves only).
     requires_grad: True for a leaf whose gradient is wanted and for every result computed from one.
@@ -45,6 +45,8 @@ class Tensor:
         if isinstance(array, Tensor):
             raise TypeError("Tensor(…) takes an array; for a Tensor's array without its history use .detach()")
         self.data = as_array(array if hasattr(array, "dtype") else np.asarray(array))
+        if self.data.dtype.kind not in "fiubcV":
+            raise TypeError(f"Tensor(…) takes numbers, not {describe(self.data)}; stack(*tensors) joins tensors")
         if requires_grad and not is_floating(self.data.dtype):
             raise TypeError(f"only floating point tensors have gradients, not {describe(self.data)}")
         self.grad = None
@@ -152,6 +154,8 @@ class Primitive:
         for name, value in options.items():
             if isinstance(value, Tensor):
                 raise TypeError(f"{self.name}: option {name}= is not differentiated; pass an array (tensor.data)")
+        if inputs and isinstance(inputs[0], list | tuple) and any(isinstance(x, Tensor) for x in inputs[0]):
+            raise TypeError(f"{self.name} takes its tensors one by one: {self.name}(*tensors)")
         return (*inputs, *(given[name] for name in rest))
 
     def __call__(self, *inputs, **options):
@@ -216,6 +220,7 @@ def backward(tensor, seed=None, on_leaf=None):
                 deliver(parent, dx, uses, on_leaf)
             elif parent is not None:
                 add_gradient(gradients, parent, dx)
+        dxs = dx = None  # else the next pullback runs with these still alive
 
 
 def reachable(root):

@@ -9,7 +9,11 @@ Rooms are imported when they are first used, so `import tinyllm` costs nothing.
 
 import importlib
 import importlib.util
+import sys
 from pathlib import Path
+
+if sys.version_info < (3, 11):  # noqa: UP036 (a checkout on the path meets any Python)
+    raise ImportError(f"tinyllm needs Python 3.11 or newer, and this is {sys.version.split()[0]}; use a newer one")
 
 __version__ = "0.1.0"
 

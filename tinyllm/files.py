@@ -40,11 +40,12 @@ def atomic_write(path, mode="wb"):
 
 
 def sync_folder(folder):
-    """Make a rename in `folder` survive a power cut, where the system can open folders (Windows cannot)."""
+    """Make a rename in `folder` survive a power cut, where the system can (Windows and some network disks cannot)."""
     if os.name == "posix":
         descriptor = os.open(folder, os.O_RDONLY)
         try:
-            os.fsync(descriptor)
+            with contextlib.suppress(OSError):  # the file itself is safe; only its new name may be forgotten
+                os.fsync(descriptor)
         finally:
             os.close(descriptor)
 

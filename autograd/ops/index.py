@@ -33,7 +33,7 @@ def embedding(weight, ids):
     shape, dtype = like(weight)
 
     def dweight(dy, out=None):
-        dw = xp.zeros(shape, widen(dy).dtype) if out is None or out.dtype != widen(dy).dtype else out
+        dw = xp.empty(shape, widen(dy).dtype) if out is None or out.dtype != widen(dy).dtype else out
         dw[...] = 0
         scatter_add(dw, ids.reshape(-1), widen(dy).reshape(-1, *shape[1:]))
         return dw.astype(dtype, copy=False)

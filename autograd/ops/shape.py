@@ -126,6 +126,8 @@ def split(x, sections, axis=-1):
     Returns a list of Tensors. ValueError if the parts do not add up to the axis.
     """
     length = x.shape[axis]
+    if isinstance(sections, int) and sections < 1:
+        raise ValueError(f"split: the number of parts must be at least 1, not {sections}")
     lengths = [length // sections] * sections if isinstance(sections, int) else list(sections)
     total = 0
     for n in lengths:

@@ -14,6 +14,7 @@ def softmax(x, *, axis=-1):
     Saves      y
     Cost       one exp and four passes forward, three passes backward
     Precision  inside at least float32
+    Errors     a row that is -inf throughout has no softmax and gives NaN (`attention` gives such a row 0)
     Source     Bridle 1990
     """
     xp = xp_of(x)

@@ -122,3 +122,21 @@ def test_detach_shares_the_array_and_stops_the_gradient():
 def test_sum_over_no_axes_is_a_tensor_of_an_array():
     assert isinstance(Tensor(X).sum().data, np.ndarray)
     assert isinstance((Tensor(1.0) * 2).data, np.ndarray)
+
+
+@pytest.mark.parametrize("thing", [["a", "b"], "abc", [ag.Tensor([1.0]), ag.Tensor([2.0])]])
+def test_a_tensor_holds_numbers(thing):
+    with pytest.raises(TypeError, match=r"Tensor.* takes numbers"):
+        ag.Tensor(thing)
+
+
+@pytest.mark.parametrize("op", [ag.stack, ag.concatenate])
+def test_a_list_of_tensors_is_refused_not_taken_as_an_array(op):
+    with pytest.raises(TypeError, match=r"takes its tensors one by one: \w+\(\*tensors\)"):
+        op([ag.Tensor([1.0], requires_grad=True), ag.Tensor([2.0])])
+
+
+def test_sigmoid_keeps_its_tails():
+    x = np.array([-80, -20.0, 0, 20, 80], np.float32)
+    y = ag.sigmoid(ag.Tensor(x)).numpy()
+    np.testing.assert_allclose(y, 1 / (1 + np.exp(-x.astype(np.float64))), rtol=1e-6)

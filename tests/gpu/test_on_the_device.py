@@ -13,6 +13,7 @@ import autograd as ag
 from autograd import arrays
 from autograd.engine import PRIMITIVES
 from tinyllm.evaluation.loss import held_out_loss
+from tinyllm.formats.arrays import read_arrays, write_arrays
 from tinyllm.generation import generate
 from tinyllm.models import Decoder, gpt2, llama, textbook
 from tinyllm.training.optimizers import SGD, AdamW
@@ -110,6 +111,31 @@ def test_three_training_steps(config, make, device):
     for name, value in weights.items():
         if not name.endswith("key.bias"):  # gradient zero by symmetry: Adam divides noise by noise
             np.testing.assert_allclose(back(device_weights[name]), value, rtol=1e-6, atol=1e-9, err_msg=name)
+
+
+@on_each_device
+@pytest.mark.parametrize("make", [AdamW, SGD])
+def test_a_checkpoint_goes_to_disk_and_back(make, device, tmp_path):
+    ids = np.random.default_rng(0).integers(0, 19, (4, 9))
+
+    def step(model, optimizer):
+        model.loss(to(device, ids[:, :-1].copy()), to(device, ids[:, 1:].copy())).backward()
+        optimizer.step()
+
+    first = move(Decoder(MODELS["llama"]), device)
+    optimizer = make(ParameterStore(first))
+    step(first, optimizer)
+    arrays_, numbers = optimizer.state()
+    write_arrays(tmp_path / "weights", {name: p.data for name, p in first.parameters().items()})
+    write_arrays(tmp_path / "optimizer", arrays_)
+    second = move(Decoder(MODELS["llama"], seed=1), device)
+    again = make(ParameterStore(second))
+    second.load_weights(read_arrays(tmp_path / "weights"))
+    again.load_state(read_arrays(tmp_path / "optimizer"), numbers)
+    step(first, optimizer)
+    step(second, again)
+    for name, p in first.parameters().items():
+        np.testing.assert_array_equal(back(p.data), back(second.parameters()[name].data), err_msg=name)
 
 
 @on_each_device

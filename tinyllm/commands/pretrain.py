@@ -1,6 +1,9 @@
 """`tinyllm pretrain`: a model from nothing, on a text of yours."""
 
+import ast
 import dataclasses
+import inspect
+import itertools
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
@@ -17,13 +20,26 @@ from tinyllm.training.presets import PRESETS, preset
 
 
 def changes_to(cls, leave_out=()):
-    """A dataclass with the fields of `cls`, each None for "as the preset has it"."""
-    fields = [
-        (f.name, Annotated[f.type | None, tyro.conf.arg(help_behavior_hint="(preset)")], field(default=None))
-        for f in dataclasses.fields(cls)
-        if f.name not in leave_out
-    ]
+    """A dataclass with the fields of `cls`, each None for "as the preset has it", and their help."""
+    explained = field_help(cls)
+    fields = []
+    for f in dataclasses.fields(cls):
+        if f.name not in leave_out:
+            shown = tyro.conf.arg(help=explained.get(f.name, ""), help_behavior_hint="(preset)")
+            # A preset may have switched it on, so it must be possible to say False.
+            values = (shown, tyro.conf.FlagConversionOff) if f.type is bool else (shown,)
+            fields.append((f.name, Annotated[f.type | None, *values], field(default=None)))
     return dataclasses.make_dataclass(f"{cls.__name__}Changes", fields)
+
+
+def field_help(cls):
+    """dict field -> the string that stands below it in the source of a dataclass."""
+    body = ast.parse(inspect.getsource(cls)).body[0].body
+    return {
+        above.target.id: inspect.cleandoc(below.value.value)
+        for above, below in itertools.pairwise(body)
+        if isinstance(above, ast.AnnAssign) and isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant)
+    }
 
 
 ModelChanges = changes_to(DecoderConfig, leave_out=("vocab_size",))
@@ -56,8 +72,8 @@ class Options:
     vocab_size: int | None = None
     """Of a bpe tokenizer that is trained here; it counts bytes and special tokens."""
 
-    device: Literal["cpu", "cuda"] = "cpu"
-    """Where the arrays live."""
+    device: Literal["cpu", "cuda"] | None = None
+    """Where the arrays live: the CPU unless given; a resumed run stays where it began."""
 
     kernels: str = "auto"
     """auto (the fastest installed), reference, or a backend by name."""
@@ -84,7 +100,7 @@ def run(options: Options):
     from tinyllm.training.progress import training_display
     from tinyllm.training.runs import complete
 
-    check_device(options.device)
+    check_device(options.device or "cpu")
     try:
         with chosen_kernels(options.kernels):
             work = resumed(options) if options.resume else begun(options)
@@ -127,7 +143,7 @@ def begun(options):
         vocab_size=options.vocab_size,
         model=given(options.model),
         training=training,
-        device=options.device,
+        device=options.device or "cpu",
     )
     print(
         f"{work.config['num_parameters']:,} parameters, {work.training_tokens.count:,} training tokens, "

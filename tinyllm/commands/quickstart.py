@@ -12,6 +12,7 @@ from tinyllm.commands.hardware import chosen_kernels
 from tinyllm.errors import UserError
 
 MANUAL = "python-reference"
+LZMA_BYTES = 50_000_000  # above, the compressor would take minutes and gigabytes
 SAMPLES, SHOWN = 20, 4
 SAMPLE_TOKENS = 150
 NAMES = (
@@ -184,11 +185,13 @@ def yardsticks(work, training_text, held_out):
 
     tokens = work.training_tokens.tokens, work.validation_tokens.tokens
     options = {"vocab_size": work.tokenizer.vocab_size, "num_bytes": work.validation_tokens.num_bytes}
-    return {
+    bits = {
         "unigram": unigram_bits_per_byte(*tokens, **options),
         "trigram": trigram_bits_per_byte(*tokens, **options),
-        "lzma": lzma_bits_per_byte("".join(training_text), "".join(held_out)),
     }
+    if work.config["corpus"]["num_bytes"] <= LZMA_BYTES:
+        bits["lzma"] = lzma_bits_per_byte("".join(training_text), "".join(held_out))
+    return bits
 
 
 def table(bits):

@@ -1,6 +1,7 @@
 """A corpus: documents of text, where they come from, and how they part into training and validation."""
 
 import hashlib
+import os
 from dataclasses import dataclass
 from difflib import get_close_matches
 
@@ -102,7 +103,8 @@ def load_corpus(name_or_path, progress=None):
         raise UserError(unknown(name))
     documents, skipped = text_files.read_all(paths)
     files = "1 binary file skipped" if skipped == 1 else f"{skipped} binary files skipped"
-    return Corpus.of(name, documents, files if skipped else "")
+    readable = os.fsencode(name).decode("utf-8", "replace")  # a file name may be no text at all
+    return Corpus.of(readable, documents, files if skipped else "")
 
 
 def unknown(name):

@@ -77,7 +77,7 @@ def read_config(folder):
 
 def is_separated(config):
     """Did the model learn from many texts, with end-of-text between them? Yes, where the config does not say."""
-    return config.get("corpus", {}).get("num_documents", 2) > 1
+    return (config.get("corpus") or {}).get("num_documents", 2) > 1
 
 
 def step_name(step):

@@ -14,8 +14,8 @@ def generate(model, ids, *, max_new_tokens, temperature=1.0, top_k=None, top_p=N
     """New token ids after a prompt, or after each of several prompts of different lengths.
 
     ids: a list of ids (returns a list of ids), or a list of such lists (returns a list of lists). temperature 0 is
-    greedy. stop: ids that end a text; they are not part of it. What a prompt becomes depends on its place in the list
-    and on `seed`, not on the other prompts.
+    greedy. stop: an id that ends a text, or several; it is not part of it. What a prompt becomes depends on its place
+    in the list and on `seed`, not on the other prompts.
     """
     single = len(ids) == 0 or not hasattr(ids[0], "__len__")
     prompts = [ids] if single else ids
@@ -38,6 +38,7 @@ def stream_batch(model, prompts, *, max_new_tokens, temperature=1.0, top_k=None,
     """Yield for every step a list with one new id a prompt, None for those that have ended."""
     check(max_new_tokens=max_new_tokens, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
     check_prompts(prompts, model.config.vocab_size)
+    stop = {stop} if hasattr(stop, "__index__") else set(stop)
     texts = [list(prompt) for prompt in prompts]
     generators = [np.random.default_rng([seed, row]) for row in range(len(prompts))]
     living = list(range(len(prompts)))
@@ -58,6 +59,8 @@ def check_prompts(prompts, vocab_size):
     for prompt in prompts:
         if len(prompt) == 0:
             raise UserError("an empty prompt gives the model nothing to continue; start with at least one token")
+        if not all(hasattr(token, "__index__") for token in prompt):
+            raise UserError("a prompt is a list of token ids, whole numbers; encode text first: tokenizer.encode(text)")
         if min(prompt) < 0 or max(prompt) >= vocab_size:
             raise UserError(
                 f"prompt ids must be in 0 … {vocab_size - 1}, but range from {min(prompt)} to {max(prompt)}"

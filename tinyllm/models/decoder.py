@@ -41,6 +41,8 @@ class Decoder(Module):
         positions: (T,) or (B, T) whole numbers; None for 0 … T-1. segments (B, T): tokens see only their own document,
         -1 is padding. dropout_seed: None for no dropout, a whole number, or (B,) one for each sample.
         """
+        if getattr(ids, "ndim", None) != 2:
+            raise ValueError("a model takes ids as an array (B, T) of whole numbers; for one text ids[None]")
         xp = xp_of(ids)
         T = ids.shape[1]
         if positions is None:
@@ -63,34 +65,39 @@ class Decoder(Module):
     def loss(self, ids, targets, *, reduction="mean", label_smoothing=0.0, ignore_index=-100, **options):
         """Cross-entropy in nats of targets (B, T), without ever holding the logits of a large vocabulary whole.
 
-        reduction: "mean" over the targets that are not ignored, "sum", or "none" (then (B, T)). The head is applied
-        to some rows at a time; where there are several pieces, each is computed again in backward.
+        reduction: "mean" over the targets that are not ignored, "sum", or "none" (then (B, T)).
         """
         x = self.hidden(ids, **options)
+        rows, flat = x.reshape(-1, x.shape[-1]), targets.reshape(-1)
         options = {"label_smoothing": label_smoothing, "ignore_index": ignore_index}
-        rows, V = x.reshape(-1, x.shape[-1]), self.config.vocab_size
-        targets_flat = targets.reshape(-1)
-        step = max(CHUNK // V, 1)
-        if len(rows) <= step:
-            loss = ag.cross_entropy(self.head(rows), targets_flat, reduction=reduction, **options)
-            return loss.reshape(targets.shape) if reduction == "none" else loss
+        if len(rows) * self.config.vocab_size > CHUNK:
+            return self.loss_in_pieces(rows, flat, reduction, options, targets.shape)
+        loss = ag.cross_entropy(self.head(rows), flat, reduction=reduction, **options)
+        return loss.reshape(targets.shape) if reduction == "none" else loss
+
+    def loss_in_pieces(self, rows, targets, reduction, options, shape):
+        """The same loss, head and cross-entropy on some rows at a time and once more in backward."""
+        step = max(CHUNK // self.config.vocab_size, 1)
         kind = "none" if reduction == "none" else "sum"
         pieces = []
         for start in range(0, len(rows), step):
-            some = targets_flat[start : start + step]
+            some = targets[start : start + step]
 
             def piece(x, some=some):
                 return ag.cross_entropy(self.head(x), some, reduction=kind, **options)
 
             pieces.append(ag.recompute(piece, rows[start : start + step]))
         if reduction == "none":
-            return ag.concatenate(*pieces).reshape(targets.shape)
+            return ag.concatenate(*pieces).reshape(shape)
         total = ag.stack(*pieces).sum()
-        return total if reduction == "sum" else total / max(int((targets != ignore_index).sum()), 1)
+        return total if reduction == "sum" else total / max(int((targets != options["ignore_index"]).sum()), 1)
 
 
 class Dropout:
-    """Hands every place in the model its own seeds, derived from those of the samples."""
+    """Hands every place in the model its own seeds, derived from those of the samples.
+
+    Places are numbered as they are reached, so the same model drops the same elements every time it runs.
+    """
 
     def __init__(self, rate, seed):
         self.rate, self.seed = rate, seed

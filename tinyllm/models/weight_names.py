@@ -33,7 +33,7 @@ class WeightNames:
             if published in ours:
                 array = ours.pop(published)
                 array = array.T if transposed else array
-                ends = np.cumsum([rows(path, config) for path in paths]) if len(paths) > 1 else [len(array)]
+                ends = np.cumsum([num_rows(path, config) for path in paths]) if len(paths) > 1 else [len(array)]
                 ours.update(zip(paths, np.split(array, ends[:-1]), strict=True))
         return ours
 
@@ -47,7 +47,7 @@ class WeightNames:
         return published
 
 
-def rows(path, config):
+def num_rows(path, config):
     """How many rows of a joined query-key-value matrix belong to `path`."""
     heads = config.num_attention_heads if ".query." in path else config.key_value_heads
     return heads * config.head_width

@@ -55,6 +55,6 @@ def load_checkpoint(folder, training):
     try:
         training.model.load_weights(read_arrays(checkpoint / "weights.safetensors"))
         training.load_state(read_arrays(checkpoint / "optimizer.safetensors"), read_json(checkpoint / "state.json"))
-    except (KeyError, ValueError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{checkpoint} does not fit this run: {error}") from error
     return training.step

@@ -55,7 +55,7 @@ def pretrain(training, *, after_step=lambda metrics: None, stop=lambda: False):
         loss = accumulate(training.model, inputs, targets, config, first_sample)
         norm = training.store.clip(config.clip) if config.clip else training.store.norm()
         if not math.isfinite(norm):
-            raise UserError(diverged(training.step + 1, loss, norm))
+            raise Diverged(training.step + 1, loss, norm)
         training.optimizer.step()
         training.step += 1
         after_step(
@@ -69,12 +69,15 @@ def pretrain(training, *, after_step=lambda metrics: None, stop=lambda: False):
         )
 
 
-def diverged(step, loss, norm):
-    """The message for a loss that overflowed. The weights are still those before the step."""
-    return (
-        f"step {step}: the loss is {loss:g} and the gradient's norm {norm:g}, so training stopped before this update; "
-        "the newest checkpoint is untouched. Try a lower learning rate, a longer warm-up or a smaller clip"
-    )
+class Diverged(UserError):
+    """The loss or its gradient is no longer a number. The weights are still those before the step."""
+
+    def __init__(self, step, loss, norm):
+        super().__init__(
+            f"step {step}: the loss is {loss:g} and the gradient's norm {norm:g}, so training stopped before this "
+            "update; the newest checkpoint is untouched. Begin again in another run folder with a lower learning "
+            "rate, a longer warm-up or a smaller clip"
+        )
 
 
 def accumulate(model, inputs, targets, config, first_sample):

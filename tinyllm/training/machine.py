@@ -6,12 +6,14 @@ import platform
 import numpy as np
 
 import tinyllm
+from autograd import kernels
 
 
 def machine():
     """dict of versions and threads, for a run's config.json."""
     blas = np.show_config(mode="dicts").get("Build Dependencies", {}).get("blas", {})
-    threads = {name: os.environ[name] for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS") if name in os.environ}
+    variables = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+    threads = {name: os.environ[name] for name in variables if name in os.environ}
     return {
         "python": platform.python_version(),
         "numpy": np.__version__,
@@ -19,5 +21,6 @@ def machine():
         "threads": threads or os.cpu_count(),
         "platform": platform.platform(),
         "processor": platform.machine(),
+        "kernels": list(kernels.chosen()),
         "tinyllm": tinyllm.__version__,
     }

@@ -76,7 +76,7 @@ class Optimizer:
 
     def load_state(self, arrays, numbers):
         for name, array in self.arrays.items():
-            array[...] = arrays[name]
+            array[...] = self.store.xp.asarray(arrays[name])
         self.steps = int(numbers["steps"])
 
 

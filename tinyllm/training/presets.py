@@ -1,9 +1,8 @@
 """Runs by name: a model, how it is trained, and what loss to expect."""
 
 import dataclasses
-import difflib
 
-from tinyllm.errors import UserError
+from tinyllm.errors import UserError, did_you_mean
 from tinyllm.models import FAMILIES
 from tinyllm.training.config import TrainingConfig
 
@@ -174,6 +173,4 @@ def preset(name):
     """The preset of that name; an unknown one is an error with a suggestion."""
     if name in PRESETS:
         return PRESETS[name]
-    close = difflib.get_close_matches(name, PRESETS, n=1)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
-    raise UserError(f"no preset is called {name!r}{hint} There are: {', '.join(PRESETS)}")
+    raise UserError(f"no preset is called {name!r}{did_you_mean(name, PRESETS)}; there are: {', '.join(PRESETS)}")

@@ -86,6 +86,11 @@ class Run:
         return max((record["step"] for record in self.train + self.validation), default=0)
 
     @property
+    def seconds(self):
+        """How long it was trained, evaluations and samples included; None if nothing was recorded."""
+        return max((record["seconds"] for record in self.train + self.validation if "seconds" in record), default=None)
+
+    @property
     def planned_steps(self):
         return self.part("training").get("steps")
 
@@ -155,7 +160,7 @@ def facts(run):
         "Training text": megabytes(corpus.get("training_bytes")),
         "Held-out text": megabytes(corpus.get("validation_bytes")),
         "Held-out loss": loss and f"{loss:.3f} nats per token",
-        "Training time": duration(summary.get("training_seconds")),
+        "Training time": duration(run.seconds),
         "Time in all": duration(summary.get("total_seconds")),
         "Speed": len(speeds) and f"{np.median(speeds):,.0f} tokens/s",
     }
@@ -203,15 +208,12 @@ def baselines(run):
 
 def expectation(run):
     """What this preset usually reaches, and whether this run did: as words, and as a mark on a scale."""
-    expected = run.summary.get("expected")
+    expected = run.part("expected")
     if not expected:
         return '<p class="missing">No expected range is recorded for this preset and corpus.</p>'
     low, high, unit = expected["low"], expected["high"], expected["unit"]
     value = run.held_out(unit)
-    lead = (
-        f"<p>Expected of this preset: {low:.3f} to {high:.3f} {UNITS[unit]}"
-        f" <small>({escape(expected['source'])})</small>. "
-    )
+    lead = f"<p>Other seeds of this preset reached {low:.3f} to {high:.3f} {UNITS[unit]} on this text. "
     if value is None:
         return lead + "This run has not been scored yet.</p>"
     if value < low:

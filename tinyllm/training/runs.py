@@ -2,32 +2,30 @@
 
 import contextlib
 import dataclasses
-import shutil
-import signal
-import threading
-import time
 from pathlib import Path
 
 import numpy as np
 
 from tinyllm.data import RandomBatches, TokenFile, prepare
 from tinyllm.errors import UserError
-from tinyllm.evaluation import bits_per_byte
-from tinyllm.evaluation.loss import held_out_loss, token_lengths
-from tinyllm.files import atomic_write, write_json
-from tinyllm.formats.run_folders import FORMAT_VERSION, checkpoints, decoder_config, is_separated, read_config
-from tinyllm.generation import generate, prompt_ids, stop_ids
+from tinyllm.files import write_json
+from tinyllm.formats.run_folders import FORMAT_VERSION, checkpoints, decoder_config, read_config
 from tinyllm.models import Decoder
 from tinyllm.tokenizers import BPETokenizer, ByteTokenizer, CharacterTokenizer, load_tokenizer
 from tinyllm.training.checkpoints import load_checkpoint, save_checkpoint
 from tinyllm.training.config import TrainingConfig
-from tinyllm.training.loop import Pretraining, pretrain
+from tinyllm.training.journal import Journal
+from tinyllm.training.loop import Diverged, Pretraining, pretrain
 from tinyllm.training.machine import machine
 from tinyllm.training.memory import keep_freed_memory
-from tinyllm.training.metrics import SAMPLES, MetricsLog, read_metrics
+from tinyllm.training.metrics import SAMPLES, MetricsLog
 from tinyllm.training.presets import preset as preset_named
 from tinyllm.training.progress import Silent, track
 from tinyllm.training.report import write_report
+from tinyllm.training.signals import stop_on_signals
+
+OURS = ("data/prepared.json", "data/training.tokens", "data/validation.tokens", "tokenizer/tokenizer.json")
+"""What a start writes before config.json makes the folder a run."""
 
 
 @dataclasses.dataclass
@@ -67,15 +65,21 @@ def begin_run(folder, preset, corpus, *, tokenizer=None, vocab_size=None, model=
         made.save(folder / "tokenizer")
         as_preset = not (tokenizer or vocab_size or model or set(training or {}) - {"seed"})
         expected = chosen.expected.get(corpus.sha256) if as_preset else None
-        settings = settings_of(preset, corpus, made, data, decoder, config, expected)
+        settings = settings_of(preset, corpus, made, data, decoder, config, expected) | {"device": device}
         write_json(folder / "config.json", settings)
     return Run(folder, settings, made, data.training, data.validation, Pretraining(decoder, batches, config))
 
 
 def changed(config, changes):
-    """A TrainingConfig with changes. Other steps shorten the warm-up to a tenth of them, unless it is given too."""
+    """A TrainingConfig with changes, and what goes with them unless it is given too.
+
+    Fewer steps shorten the warm-up to a tenth of them; another learning rate moves the floor alike.
+    """
     if "steps" in changes and "warmup_steps" not in changes:
         changes = changes | {"warmup_steps": min(config.warmup_steps, changes["steps"] // 10)}
+    if "learning_rate" in changes and "min_learning_rate" not in changes:
+        ratio = config.min_learning_rate / config.learning_rate
+        changes = changes | {"min_learning_rate": changes["learning_rate"] * ratio}
     return dataclasses.replace(config, **changes)
 
 
@@ -105,10 +109,11 @@ def settings_of(preset, corpus, tokenizer, data, decoder, config, expected):
     }
 
 
-def resume_run(folder, *, steps=None, device="cpu"):
+def resume_run(folder, *, steps=None, device=None):
     """Open a run folder at its newest whole checkpoint, or at its beginning if there is none yet.
 
-    steps: a new end, None for the one it began with. The folder is not touched unless it could be opened.
+    steps: a new end, None for the one it began with. device: None for the one it began on. The folder is not touched
+    unless it could be opened.
     """
     folder = Path(folder)
     settings = read_config(folder)
@@ -121,7 +126,7 @@ def resume_run(folder, *, steps=None, device="cpu"):
         for part in ("training", "validation")
     ]
     shape = decoder_config(settings, folder)
-    decoder = Decoder(shape, seed=config.seed).to(device)
+    decoder = Decoder(shape, seed=config.seed).to(device or settings.get("device") or "cpu")
     training = Pretraining(decoder, make_batches(files[0], config, shape), config)
     if checkpoints(folder):  # else it was killed before the first one; its seed repeats what it had
         load_checkpoint(folder, training)
@@ -149,8 +154,7 @@ def check_free(folder):
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file; a run needs a folder of its own")
     # A tokenizer without data is no leftover: somebody put it there.
-    ours = ["data/prepared.json", "data/training.tokens", "data/validation.tokens"]
-    ours += ["tokenizer/tokenizer.json"] if (folder / "data" / "prepared.json").exists() else []
+    ours = OURS if (folder / "data" / "prepared.json").exists() else OURS[:-1]
     for path in folder.rglob("*"):
         name = path.relative_to(folder).as_posix()
         if path.is_file() and not path.name.startswith(".") and name not in ours:
@@ -165,11 +169,12 @@ def undone_on_failure(folder):
         folder.mkdir(parents=True, exist_ok=True)
         yield
     except BaseException:
-        for part in ("data", "tokenizer"):
-            shutil.rmtree(folder / part, ignore_errors=True)
-        if not existed:
-            with contextlib.suppress(OSError):  # somebody put something there in the meantime, or it was never made
-                folder.rmdir()
+        for path in OURS:
+            with contextlib.suppress(OSError):
+                (folder / path).unlink()
+        for part in (folder / "data", folder / "tokenizer", *(() if existed else (folder,))):
+            with contextlib.suppress(OSError):  # somebody else has something there, or it was never made
+                part.rmdir()
         raise
 
 
@@ -212,116 +217,19 @@ def complete(run, display=None):
         metrics = stack.enter_context(MetricsLog(run.folder))
         samples = stack.enter_context(MetricsLog(run.folder, SAMPLES))
         stack.enter_context(display)
-        stopping = stack.enter_context(stop_on_signals(display))
+        stopping = stack.enter_context(stop_on_signals())
         for log in (metrics, samples):
             log.rewind(training.step)
-        journal = Journal(run, metrics, samples, display)
+        journal = Journal(run, metrics, samples, display, stopping)
         display.start(training.config.steps, training.step)
         if training.step == 0:
             journal.sample()
-        pretrain(training, after_step=journal.after_step, stop=stopping.is_set)
+        try:
+            pretrain(training, after_step=journal.after_step, stop=stopping.is_set)
+        except Diverged:
+            write_report(run.folder)  # there it is needed most
+            raise
         save_checkpoint(run.folder, training, training.config.keep_checkpoints)
         result = None if training.step < training.config.steps else journal.final()
     write_report(run.folder)
     return result
-
-
-class Journal:
-    """What happens between steps: lines for metrics.jsonl, evaluations, samples, checkpoints."""
-
-    def __init__(self, run, metrics, samples, display):
-        self.run, self.metrics, self.samples, self.display = run, metrics, samples, display
-        self.lengths = token_lengths(run.tokenizer)
-        earlier = [record["seconds"] for record in read_metrics(run.folder) if "seconds" in record]
-        self.started = time.monotonic() - (earlier[-1] if earlier else 0)
-
-    def seconds(self):
-        """How long the run has been trained, all its starts together."""
-        return round(time.monotonic() - self.started, 3)
-
-    def after_step(self, record):
-        config, step = self.run.training.config, record["step"]
-        self.metrics.append({"step": step, "split": "train", **record, "seconds": self.seconds()})
-        self.display.update(step, record["loss_nats"], record["tokens_per_second"])
-        if step == config.steps:
-            return
-        if step % config.evaluate_every == 0:
-            self.evaluate()
-        if step % config.sample_every == 0:
-            self.sample()
-        if step % config.checkpoint_every == 0:
-            save_checkpoint(self.run.folder, self.run.training, config.keep_checkpoints)
-
-    def evaluate(self, whole=False):
-        """Loss on held-out text, on its first windows or on all of it."""
-        training, tokens = self.run.training, self.run.validation_tokens
-        first = None if whole else training.config.evaluation_windows
-        context = training.model.config.max_position_embeddings
-        nats, count = held_out_loss(training.model, tokens.tokens, first=first)
-        num_bytes = tokens.num_bytes if whole else int(self.lengths[tokens.tokens[1 : count + 1]].sum())
-        record = {
-            "step": training.step,
-            "split": "validation",
-            "loss_nats": nats / count,
-            "bits_per_byte": bits_per_byte(nats, max(num_bytes, 1)),
-            "targets": count,
-            "context": context,
-            "seconds": self.seconds(),
-        }
-        self.metrics.append(record)
-        self.display.validation(training.step, record["loss_nats"], record["bits_per_byte"])
-        return record
-
-    def final(self):
-        """The last evaluation, on all held-out text, and the last sample; what an earlier start has made is taken."""
-        step, targets = self.run.training.step, self.run.validation_tokens.count - 1
-        made = [
-            record
-            for record in read_metrics(self.run.folder)
-            if (record["split"], record["step"], record.get("targets")) == ("validation", step, targets)
-        ]
-        result = made[-1] if made else self.evaluate(whole=True)
-        self.sample()
-        return result
-
-    def sample(self):
-        """What the model writes now, into samples.jsonl and samples.txt, unless an earlier start has come as far."""
-        run, config = self.run, self.run.training.config
-        if any(sample["step"] == run.training.step for sample in read_metrics(run.folder, SAMPLES)):
-            return
-        prompt = sample_prompt(run)
-        ids = prompt_ids(run.tokenizer, prompt, separated=is_separated(run.config))
-        options = {"max_new_tokens": config.sample_tokens, "temperature": 0.8, "seed": config.seed}
-        text = run.tokenizer.decode(generate(run.training.model, ids, stop=stop_ids(run.tokenizer), **options))
-        self.samples.append({"step": run.training.step, "prompt": prompt, "text": text})
-        with atomic_write(run.folder / "samples.txt", "w") as file:
-            for sample in read_metrics(run.folder, SAMPLES):
-                file.write(f"=== step {sample['step']} ===\n{sample['prompt']}{sample['text']}\n\n")
-        self.display.sample(run.training.step, prompt, text)
-
-
-def sample_prompt(run):
-    """What samples on the way begin with: the preset's prompt if it fits the corpus, else nothing."""
-    return preset_named(run.config["preset"]).prompt if run.config["corpus"]["name"] == "python-reference" else ""
-
-
-@contextlib.contextmanager
-def stop_on_signals(display):
-    """An Event that the first Ctrl-C (or SIGTERM) sets: the step under way is finished and saved. The second stops."""
-    event = threading.Event()
-
-    def ask(number, frame):
-        if event.is_set():
-            raise KeyboardInterrupt
-        event.set()
-        display.note("stopping after this step (Ctrl-C again: at once, without saving)")
-
-    if threading.current_thread() is not threading.main_thread():
-        yield event
-        return
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield event
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -19,6 +19,7 @@ from tinyllm.training.report import (
 )
 from tinyllm.training.report_curves import running_mean, thinned
 
+EXPECTED = {"low": 1.9, "high": 2.1, "unit": "bits_per_byte"}
 CONFIG = {
     "format_version": 1,
     "preset": "small",
@@ -28,14 +29,12 @@ CONFIG = {
     "corpus": {"name": "tales", "sha256": "cd34", "training_bytes": 2_000_000, "validation_bytes": 900},
     "machine": {"python": "3.11", "numpy": "2.0", "blas": "openblas", "threads": 2, "platform": "Linux"},
     "num_parameters": 803_000,
+    "expected": EXPECTED,
 }
-EXPECTED = {"low": 1.9, "high": 2.1, "unit": "bits_per_byte", "source": "three seeds & more"}
 SUMMARY = {
     "bits_per_byte": {"unigram": 4.5, "trigram": 2.5, "lzma": 2.75, "model": 2.0},
     "known_words": {"share": 0.975, "words": 1200},
     "longest_copy": {"words": 7, "text": "and <they> all lived happily ever after"},
-    "expected": EXPECTED,
-    "training_seconds": 623.4,
     "total_seconds": 8000,
 }
 HOSTILE = "</pre></script><script>alert('x')</script><img src=x onerror=y>&lt;\x00\x1b[31m\ud800\u202e\"'"
@@ -87,6 +86,7 @@ def a_run(folder, *, config=CONFIG, summary=SUMMARY, steps=40, losses=None, samp
         for step in range(1, steps + 1):
             loss = (losses or {}).get(step, 8 * math.exp(-step / 10))
             rates = {"learning_rate": 0.001 / step, "gradient_norm": 100 / step**1.5, "tokens_per_second": 5e4 + step}
+            rates["seconds"] = 20.0 * step
             log.append({"step": step, "split": "train", "loss_nats": loss, **rates})
             if step % 10 == 0:
                 log.append({"step": step, "split": "validation", "loss_nats": 1 + 10 / step, "bits_per_byte": 2.125})
@@ -119,10 +119,11 @@ def test_a_full_run_is_told_in_full(run):
         "2.00 MB",
         "900 bytes",
         "1.250 nats per token",
-        "10 min 23 s",
+        "13 min 20 s",
         "2 h 13 min",
         "50,020 tokens/s",
-        "Expected of this preset: 1.900 to 2.100 bits per byte (three seeds & more). This run reached 2.000: within it",
+        "Other seeds of this preset reached 1.900 to 2.100 bits per byte on this text.",
+        "This run reached 2.000: within it",
         "Guessing costs ln(4,096) = 8.32",
         "Of the 1,200 words in the samples, 97.5% occur in the corpus.",
         "7 words in a row, and <they> all lived happily ever after.",
@@ -185,21 +186,21 @@ def test_the_verdict(tmp_path, model, steps, verdict):
 
 @pytest.mark.usefixtures("no_matplotlib")
 def test_an_expected_loss_is_compared_with_the_last_validation(tmp_path):
-    summary = SUMMARY | {"expected": EXPECTED | {"low": 1.25, "high": 1.25, "unit": "loss_nats"}}
-    text = page_of(a_run(tmp_path / "run", summary=summary)).text
+    config = CONFIG | {"expected": EXPECTED | {"low": 1.25, "high": 1.25, "unit": "loss_nats"}}
+    text = page_of(a_run(tmp_path / "run", config=config)).text
     assert "1.250 to 1.250 nats per token" in text
     assert "This run reached 1.250: within it." in text
 
 
 @pytest.mark.usefixtures("no_matplotlib")
 def test_an_expectation_before_any_score(tmp_path):
-    text = page_of(a_run(tmp_path / "run", summary={"expected": EXPECTED}, steps=5)).text
+    text = page_of(a_run(tmp_path / "run", summary=None, steps=5)).text
     assert "This run has not been scored yet." in text
 
 
 @pytest.mark.usefixtures("no_matplotlib")
 def test_without_a_summary_the_last_validation_speaks(tmp_path):
-    text = page_of(a_run(tmp_path / "run", summary=None)).text
+    text = page_of(a_run(tmp_path / "run", config=CONFIG | {"expected": None}, summary=None)).text
     assert "2.125 bits per byte" in text
     assert "No yardsticks were measured" in text
     assert "No expected range is recorded" in text
@@ -289,7 +290,7 @@ def test_charts_have_words_and_the_colours_of_the_page(run):
 def test_text_from_outside_is_never_markup(tmp_path):
     config = CONFIG | {"preset": HOSTILE, "corpus": CONFIG["corpus"] | {"name": HOSTILE}, "machine": {"blas": HOSTILE}}
     config["model"] = {HOSTILE: {"deep": [HOSTILE]}}
-    summary = SUMMARY | {"longest_copy": {"words": 2, "text": HOSTILE}, "expected": EXPECTED | {"source": HOSTILE}}
+    summary = SUMMARY | {"longest_copy": {"words": 2, "text": HOSTILE}}
     samples = [(0, HOSTILE, HOSTILE), (40, HOSTILE, HOSTILE)]
     page = page_of(a_run(tmp_path / "run", config=config, summary=summary, samples=samples))
     assert not {"script", "img"} & set(page.tags)

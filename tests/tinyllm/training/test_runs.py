@@ -137,7 +137,8 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path, corpus
     complete(begin(folder, corpus))
     weights = folder / "checkpoints" / "step-000006" / "weights.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1])
-    assert resume_run(folder).training.step == 4
+    with pytest.warns(UserWarning, match="step-000006 is damaged; using step-000004"):
+        assert resume_run(folder).training.step == 4
     (folder / "checkpoints" / "step-000004" / "state.json").write_text("{")
     with pytest.raises(UserError, match="has no whole checkpoint yet; 2 damaged"):
         resume_run(folder)
@@ -176,6 +177,47 @@ def test_a_start_that_failed_does_not_block_the_next(tmp_path, corpus):
     with pytest.raises(UserError, match="a context of 4000 needs at least"):
         begin(tmp_path / "run", corpus, model=MODEL | {"max_position_embeddings": 4000})
     assert complete(begin(tmp_path / "run", corpus))["step"] == 6
+
+
+def test_a_failed_start_takes_away_only_what_it_wrote(tmp_path, corpus):
+    (tmp_path / "run" / "data").mkdir(parents=True)
+    (tmp_path / "run" / "data" / ".keep").write_text("mine")
+    with pytest.raises(UserError, match="a context of 4000"):
+        begin(tmp_path / "run", corpus, model=MODEL | {"max_position_embeddings": 4000})
+    assert files(tmp_path / "run") == {"data/.keep": b"mine"}
+
+
+def test_a_run_that_overflows_leaves_its_report_and_its_last_good_checkpoint(tmp_path, corpus, monkeypatch):
+    run = begin(tmp_path / "run", corpus)
+    full = runs.pretrain
+
+    def poisoned(training, *, after_step, stop):
+        full(training, after_step=after_step, stop=lambda: training.step >= 4)
+        training.store.values[...] = np.nan
+        full(training, after_step=after_step, stop=stop)
+
+    monkeypatch.setattr(runs, "pretrain", poisoned)
+    with pytest.raises(UserError, match="step 5: the loss is nan"):
+        complete(run)
+    assert "4 of 6" in (tmp_path / "run" / "report.html").read_text()
+    weights = read_arrays(newest_checkpoint(tmp_path / "run") / "weights.safetensors")
+    assert all(np.isfinite(array).all() for array in weights.values())
+
+
+def test_the_report_tells_what_other_seeds_reached(tmp_path, corpus):
+    changed = begin(tmp_path / "run", corpus)
+    assert changed.config["expected"] is None  # another model and other steps than the preset's
+    changed.config["expected"] = {"low": 1.0, "high": 2.5, "unit": "bits_per_byte"}
+    (tmp_path / "run" / "config.json").write_text(json.dumps(changed.config))
+    complete(changed)
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "Other seeds of this preset reached 1.000 to 2.500 bits per byte" in page
+
+
+def test_a_changed_learning_rate_moves_the_floor_alike(tmp_path, corpus):
+    changes = TRAINING | {"learning_rate": 5e-5}
+    config = begin(tmp_path / "run", corpus, training=changes).training.config
+    assert config.min_learning_rate == pytest.approx(5e-6)
 
 
 def test_an_unknown_preset_has_a_suggestion():
