@@ -35,7 +35,8 @@ class Tensor:
 
     data: the array (NumPy's or CuPy's). grad: None, or an array of the same shape and dtype (leaves only).
     requires_grad: True for a leaf whose gradient is wanted and for every result computed from one.
-    node: how it was computed; None for leaves and constants. buffer: where a leaf's gradient is to be laid, or None.
+    node: how it was computed; None for leaves and constants. buffer: an array that a leaf's gradient is to be written
+    into, a slice of an optimizer's flat store say; None for an array of its own.
     """
 
     __slots__ = ("__weakref__", "buffer", "data", "grad", "node", "requires_grad")
@@ -111,17 +112,6 @@ class Node:
         if not isinstance(self.vjp, tuple):
             return self.vjp(dy)
         return [f and lay(f, dy, p, self.parents.count(p) == 1) for f, p in zip(self.vjp, self.parents, strict=True)]
-
-
-def lay(vjp, dy, parent, alone):
-    """Run one argument's pullback; if it can write into a given array and the leaf owns one, let it.
-
-    Not for a leaf that is two arguments of one op, `linear(w, w)`: two gradients cannot be laid in one buffer.
-    """
-    writes = "out" in vjp.__code__.co_varnames[: vjp.__code__.co_argcount]
-    if writes and alone and isinstance(parent, Tensor) and parent.grad is None and parent.buffer is not None:
-        return vjp(dy, out=parent.buffer)
-    return vjp(dy)
 
 
 class Primitive:
@@ -271,6 +261,17 @@ def deliver(leaf, dx, uses, on_leaf):
     uses[leaf] -= 1
     if on_leaf is not None and uses[leaf] == 0:
         on_leaf(leaf)
+
+
+def lay(vjp, dy, parent, alone):
+    """Run one argument's pullback; if it can write into a given array and the leaf owns one, let it.
+
+    Not for a leaf that is two arguments of one op, `linear(w, w)`: two gradients cannot be laid in one buffer.
+    """
+    writes = "out" in vjp.__code__.co_varnames[: vjp.__code__.co_argcount]
+    if writes and alone and isinstance(parent, Tensor) and parent.grad is None and parent.buffer is not None:
+        return vjp(dy, out=parent.buffer)
+    return vjp(dy)
 
 
 ARRIVED = object()  # what `recompute` returns for a leaf whose gradient its inner backward has delivered

@@ -164,7 +164,7 @@ def trained(work, corpus, manual, started):
     if expected := work.config["expected"]:
         low, high = expected["low"], expected["high"]
         inside = "as expected" if low <= bits["model"] <= high else "not as expected"
-        print(f"On this text other seeds reached {low:.3f} to {high:.3f} bits per byte; this run is {inside}.")
+        print(f"This preset reaches {low:.3f} to {high:.3f} bits per byte on this text; this run is {inside}.")
     summary = {
         "bits_per_byte": bits,
         "known_words": {"share": words.share, "words": words.words},

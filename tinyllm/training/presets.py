@@ -11,7 +11,8 @@ from tinyllm.training.config import TrainingConfig
 class Preset:
     """A named run. model: changes to the family's defaults; tokenizer: bpe, character or bytes.
 
-    expected: dict corpus sha256 -> (low, high), held-out bits per byte of finished runs with other seeds.
+    expected: dict corpus sha256 -> (low, high): held-out bits per byte that a finished run should have, which is what
+    three seeds reached, give or take 0.02. docs/benchmarks.md has the seeds.
     """
 
     summary: str
@@ -29,6 +30,10 @@ class Preset:
         """The DecoderConfig of this preset for a vocabulary, with changes by field name."""
         return FAMILIES[self.family].config(**self.model | {"vocab_size": vocab_size} | (changes or {}))
 
+
+# Texts that were measured, by their sha256.
+MANUAL_OF_PYTHON_3_11_7 = "b65e894bc8d136740662aaff2d78bfd8005683a05d429a5a2f17901404cfcd8b"
+SHAKESPEARE = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
 
 PRESETS = {
     "quickstart": Preset(
@@ -53,6 +58,7 @@ PRESETS = {
         data="python-reference",
         vocab_size=4096,
         prompt="help(dragon)\n\n",
+        expected={MANUAL_OF_PYTHON_3_11_7: (1.40, 1.445)},
     ),
     "textbook": Preset(
         summary="the textbook pipeline (RoPE, attention, LayerNorm after the residual, SwiGLU), 14M parameters",

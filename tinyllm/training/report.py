@@ -213,7 +213,7 @@ def expectation(run):
         return '<p class="missing">No expected range is recorded for this preset and corpus.</p>'
     low, high, unit = expected["low"], expected["high"], expected["unit"]
     value = run.held_out(unit)
-    lead = f"<p>Other seeds of this preset reached {low:.3f} to {high:.3f} {UNITS[unit]} on this text. "
+    lead = f"<p>Expected of this preset on this text: {low:.3f} to {high:.3f} {UNITS[unit]}. "
     if value is None:
         return lead + "This run has not been scored yet.</p>"
     if value < low:

@@ -211,7 +211,7 @@ def test_the_report_tells_what_other_seeds_reached(tmp_path, corpus):
     (tmp_path / "run" / "config.json").write_text(json.dumps(changed.config))
     complete(changed)
     page = (tmp_path / "run" / "report.html").read_text()
-    assert "Other seeds of this preset reached 1.000 to 2.500 bits per byte" in page
+    assert "Expected of this preset on this text: 1.000 to 2.500 bits per byte" in page
 
 
 def test_a_changed_learning_rate_moves_the_floor_alike(tmp_path, corpus):
