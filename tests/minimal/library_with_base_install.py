@@ -11,10 +11,13 @@ from pathlib import Path
 import numpy as np
 
 import tinyllm
+from tinyllm.data import load_corpus
+from tinyllm.generation import generate
 from tinyllm.models import Decoder, gpt2
 from tinyllm.tokenizers import BPETokenizer, load_tokenizer
 from tinyllm.training.optimizers import AdamW
 from tinyllm.training.parameter_store import ParameterStore
+from tinyllm.training.runs import begin_run, complete
 
 PACKAGES = {"numpy", "numba", "llvmlite", "regex", "safetensors"}
 WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -58,7 +61,24 @@ def training(folder):
     assert losses[-1] < losses[0] / 2, f"the loss went from {losses[0]:.3f} to {losses[-1]:.3f} only"
 
 
+def a_run_loading_and_generating(folder):
+    """A whole run on a file of text, with checkpoints and its report; then its model goes on with a text."""
+    (folder / "text.txt").write_text(TEXT * 10, encoding="utf-8")
+    run = begin_run(
+        folder / "run",
+        "textbook",
+        load_corpus(folder / "text.txt"),
+        tokenizer="bytes",
+        model={"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "max_position_embeddings": 32},
+        training={"steps": 5, "batch_size": 4, "sample_tokens": 5},
+    )
+    assert complete(run)["step"] == 5
+    assert (folder / "run" / "report.html").exists()
+    model, tokenizer = tinyllm.load(folder / "run")
+    assert len(generate(model, tokenizer.encode("The quick"), max_new_tokens=8)) == 8
+
+
 with tempfile.TemporaryDirectory() as name:
-    for step in (only_these_packages, tokenizing, training):
+    for step in (only_these_packages, tokenizing, training, a_run_loading_and_generating):
         step(Path(name))
         print(f"base install: {step.__name__.replace('_', ' ')}: works")
