@@ -66,6 +66,8 @@ class KernelsUsed(dict):
         widths = [max(map(len, column)) for column in zip(*table, strict=True)]
         return "\n".join("  ".join(f"{cell:>{w}}" for cell, w in zip(row, widths, strict=True)) for row in table)
 
+    __repr__ = __str__
+
 
 def kernels_used(reset=False):
     """How often each op ran its reference, a kernel, or was declined by one, since the start or the last reset."""

@@ -5,6 +5,10 @@
 needs torch, and the text (TINYLLM_REFERENCE or the cache folder). Each side is a process of its own that waits while
 the other one computes, so that neither's idle threads disturb. Prints seconds a block and their ratio, the training
 losses of both (the proof that the work is the same) and both losses over the whole validation split.
+
+    python tests/benchmarks/shakespeare_against_pytorch.py --pytorch-alone [--steps 2000] [--seed 0]
+
+trains PyTorch only, with weights and batches from its own random numbers: what other seeds would have reached.
 """
 
 import argparse
@@ -85,6 +89,16 @@ class PyTorch:
         betas = (self.config.beta1, self.config.beta2)
         self.optimizer = torch.optim.AdamW(groups, lr=self.config.learning_rate, betas=betas, fused=True)
         self.step = 0
+
+    def draw(self, seed):
+        """Weights and batches from PyTorch's own random numbers, with the same distributions."""
+        self.torch.manual_seed(1337 + seed)
+        for name, weight in self.weights.items():
+            if weight.dim() >= 2:
+                into_residual = name.endswith(("attention.output.weight", "feed_forward.down.weight"))
+                self.torch.nn.init.normal_(weight, std=0.02 / (2 * self.layers) ** 0.5 if into_residual else 0.02)
+        places = len(self.batches.tokens) - CONTEXT
+        self.batches.offsets = lambda start, count: self.torch.randint(places, (count,)).numpy()
 
     def loss(self, inputs, targets, reduction="mean"):
         F, w = self.torch.nn.functional, self.weights
@@ -168,10 +182,17 @@ def main():
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--block", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--pytorch-alone", action="store_true", help="PyTorch only, with its own random numbers")
     parser.add_argument("--side", choices=["ours", "pytorch"], help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.side:
         work(options.side, options.seed)
+        return
+    if options.pytorch_alone:
+        alone = PyTorch(options.seed)
+        alone.draw(options.seed)
+        alone.run(options.steps)
+        print(f"pytorch, its own random numbers, seed {options.seed}: validation {alone.validate():.4f}")
         return
     sides = {side: start(side, options.seed) for side in ("ours", "pytorch")}
     for process in sides.values():

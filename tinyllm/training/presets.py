@@ -102,6 +102,7 @@ PRESETS = {
         ),
         data="shakespeare",
         tokenizer="character",
+        expected={SHAKESPEARE: (2.71, 2.776)},
     ),
     "shakespeare-char": Preset(
         summary="nanoGPT's GPU preset: 10.7M parameters on Shakespeare's characters, for a GPU or a patient CPU",
