@@ -184,3 +184,15 @@ def test_a_run_that_diverges_says_so_and_keeps_what_it_had(here, tiny_run, throu
     assert error.count("\n") == 1
     assert "lower learning rate" in error
     assert newest_checkpoint(through).name == "step-000040"
+
+
+def test_what_a_preset_has_switched_on_can_be_switched_off(here, tiny_run):
+    assert main([*tiny_run, "--steps", "1", "--model.attention-bias", "False"]) == 0
+    assert json.loads((here / "my run" / "config.json").read_text())["model"]["attention_bias"] is False
+
+
+def test_help_explains_the_fields_of_a_preset(capsys):
+    assert main(["pretrain", "--help"]) == 0
+    shown = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "Width of the feed-forward layer." in shown
+    assert "Largest norm of the gradient; 0 for no clipping." in shown
