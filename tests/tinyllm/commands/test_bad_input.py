@@ -370,7 +370,7 @@ def test_a_start_that_was_killed_blocks_nothing(here, tiny_run, start, call):
     code = f"import os; from tinyllm.training import runs; called = runs.{call}\n"
     code += f"runs.{call} = lambda *parts, **options: (called(*parts, **options), os.kill(os.getpid(), 9))"
     process = start([*tiny_run, *STEPS], code)
-    process.communicate()
+    process.communicate(timeout=120)
     assert process.returncode == -9
     assert any((here / "my run").iterdir())
     begun = (here / "my run" / "config.json").exists()

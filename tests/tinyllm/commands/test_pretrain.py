@@ -42,7 +42,7 @@ def steps_done(folder):
 def wait_for(process, condition, seconds=60):
     end = time.monotonic() + seconds
     while not condition():
-        assert process.poll() is None, process.communicate()
+        assert process.poll() is None, process.communicate(timeout=120)
         assert time.monotonic() < end
         time.sleep(0.005)
 
@@ -102,7 +102,7 @@ def test_ctrl_c_saves_and_resuming_gives_the_same_run(here, tiny_run, start, thr
     process = start([*tiny_run, *STEPS], SLOW.format(seconds=0.02))
     wait_for(process, lambda: steps_done(here / "my run") >= 13)
     process.send_signal(signal_sent)
-    out, err = process.communicate()
+    out, err = process.communicate(timeout=120)
     assert process.returncode == 130
     assert not err
     step = steps_done(here / "my run")
@@ -121,7 +121,7 @@ def test_ctrl_c_twice_stops_at_once(here, tiny_run, start, through):
     process.send_signal(signal.SIGINT)
     time.sleep(0.1)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate()
+    _, err = process.communicate(timeout=120)
     assert (process.returncode, err) == (130, "tinyllm: interrupted\n")
     assert not (here / "my run" / "checkpoints").exists()
     assert main(["pretrain", "--run", "my run", "--resume"]) == 0
@@ -134,7 +134,7 @@ def test_kill_9_loses_only_what_came_after_the_last_checkpoint(here, tiny_run, s
     process = start([*tiny_run, *STEPS], SLOW.format(seconds=0.01))
     wait_for(process, lambda: steps_done(here / "my run") >= step)
     process.kill()
-    process.communicate()
+    process.communicate(timeout=120)
     done = steps_done(here / "my run")
     capsys.readouterr()
     assert main(["pretrain", "--run", "my run", "--resume"]) == 0

@@ -187,7 +187,7 @@ def test_ctrl_c_and_the_same_command_goes_on(letters, tiny, start, capsys):
     while not (metrics.exists() and b'"train"' in metrics.read_bytes()) and time.monotonic() < end:
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate()
+    out, err = process.communicate(timeout=120)
     assert (process.returncode, err) == (130, "")
     assert "Saved at step " in out
     assert out.splitlines()[-1].endswith("tinyllm quickstart --data 'Größere Briefe'")
