@@ -72,8 +72,8 @@ class Options:
     vocab_size: int | None = None
     """Of a bpe tokenizer that is trained here; it counts bytes and special tokens."""
 
-    device: Literal["cpu", "cuda"] | None = None
-    """Where the arrays live: the CPU unless given; a resumed run stays where it began."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the arrays live. auto: the CPU, or for a resumed run where it began."""
 
     kernels: str = "auto"
     """auto (the fastest installed), reference, or a backend by name."""
@@ -100,7 +100,7 @@ def run(options: Options):
     from tinyllm.training.progress import training_display
     from tinyllm.training.runs import complete
 
-    check_device(options.device or "cpu")
+    check_device("cpu" if options.device == "auto" else options.device)
     try:
         with chosen_kernels(options.kernels):
             work = resumed(options) if options.resume else begun(options)
@@ -143,7 +143,7 @@ def begun(options):
         vocab_size=options.vocab_size,
         model=given(options.model),
         training=training,
-        device=options.device or "cpu",
+        device="cpu" if options.device == "auto" else options.device,
     )
     print(
         f"{work.config['num_parameters']:,} parameters, {work.training_tokens.count:,} training tokens, "
@@ -166,7 +166,7 @@ def resumed(options):
     began = read_config(folder).get("preset")
     if options.preset not in ("", began):
         raise UserError(f"{folder} holds a run of the preset {began}; leave {options.preset} out to go on with it")
-    work = resume_run(folder, steps=options.steps, device=options.device)
+    work = resume_run(folder, steps=options.steps, device=None if options.device == "auto" else options.device)
     step, steps = work.training.step, work.training.config.steps
     print(
         f"{folder}: going on at step {step:,} of {steps:,}"

@@ -15,9 +15,8 @@ from tinyllm.training.presets import preset as preset_named
 class Journal:
     """What happens between steps: lines for metrics.jsonl, evaluations, samples, checkpoints."""
 
-    def __init__(self, run, metrics, samples, display, stopping):
+    def __init__(self, run, metrics, samples, display):
         self.run, self.metrics, self.samples, self.display = run, metrics, samples, display
-        self.stopping = stopping
         self.lengths = token_lengths(run.tokenizer)
         earlier = [record["seconds"] for record in read_metrics(run.folder) if "seconds" in record]
         self.started = time.monotonic() - (earlier[-1] if earlier else 0)
@@ -30,8 +29,6 @@ class Journal:
         config, step = self.run.training.config, record["step"]
         self.metrics.append({"step": step, "split": "train", **record, "seconds": self.seconds()})
         self.display.update(step, record["loss_nats"], record["tokens_per_second"])
-        if self.stopping.is_set():
-            self.display.note("stopping after this step, saving")
         if step == config.steps:
             return
         if step % config.evaluate_every == 0:

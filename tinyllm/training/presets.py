@@ -180,4 +180,6 @@ def preset(name):
     """The preset of that name; an unknown one is an error with a suggestion."""
     if name in PRESETS:
         return PRESETS[name]
-    raise UserError(f"no preset is called {name!r}{did_you_mean(name, PRESETS)}; there are: {', '.join(PRESETS)}")
+    hint = did_you_mean(name, PRESETS)
+    listed = f"{' There' if hint else '; there'} are: {', '.join(PRESETS)}"
+    raise UserError(f"no preset is called {name!r}{hint}{listed}")

@@ -220,7 +220,7 @@ def complete(run, display=None):
         stopping = stack.enter_context(stop_on_signals())
         for log in (metrics, samples):
             log.rewind(training.step)
-        journal = Journal(run, metrics, samples, display, stopping)
+        journal = Journal(run, metrics, samples, display)
         display.start(training.config.steps, training.step)
         if training.step == 0:
             journal.sample()
@@ -229,6 +229,8 @@ def complete(run, display=None):
         except Diverged:
             write_report(run.folder)  # there it is needed most
             raise
+        if stopping.is_set():
+            display.note("stopping after this step: saving")
         save_checkpoint(run.folder, training, training.config.keep_checkpoints)
         result = None if training.step < training.config.steps else journal.final()
     write_report(run.folder)

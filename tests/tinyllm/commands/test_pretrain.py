@@ -108,6 +108,7 @@ def test_ctrl_c_saves_and_resuming_gives_the_same_run(here, tiny_run, start, thr
     step = steps_done(here / "my run")
     assert 13 <= step < 40
     assert newest_checkpoint(here / "my run").name == f"step-{step:06d}"
+    assert "stopping after this step" in out
     assert out.splitlines()[-1].startswith(f"Saved at step {step}. Go on with: ")
     assert out.splitlines()[-1].endswith("tinyllm pretrain --run 'my run' --resume")
     assert main(["pretrain", "--run", "my run", "--resume"]) == 0
