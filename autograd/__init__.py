@@ -13,7 +13,7 @@ import sys
 if sys.version_info < (3, 11):  # noqa: UP036 (a checkout on the path meets any Python)
     raise ImportError(f"autograd needs Python 3.11 or newer, and this is {sys.version.split()[0]}; use a newer one")
 
-from autograd import operators, testing
+from autograd import debug, operators, testing
 from autograd.context import needs, no_grad, scope
 from autograd.engine import PRIMITIVES, Tensor, primitive
 from autograd.kernels import kernels_used, use_kernels
@@ -22,6 +22,6 @@ from autograd.ops import __all__ as _ops
 from autograd.recompute import recompute
 
 __all__ = [
-    "PRIMITIVES", "Tensor", "kernels_used", "needs", "no_grad", "operators", "primitive", "recompute", "scope",
+    "PRIMITIVES", "Tensor", "debug", "kernels_used", "needs", "no_grad", "operators", "primitive", "recompute", "scope",
     "testing", "use_kernels", *_ops,
 ]  # fmt: skip

@@ -8,6 +8,9 @@ class Context(threading.local):
     """Class attributes are the process's defaults; what a `with` block sets holds in its own thread only.
 
     A server that generates under `no_grad` must not stop a trainer's thread from recording.
+
+    run, record and pull are the three things that the engine does with an op. A mode of `autograd.debug` puts its own
+    function around one of them and looks on; when no mode is on, nothing asks for one.
     """
 
     recording = True  # do ops build the graph?
@@ -15,6 +18,7 @@ class Context(threading.local):
     path = ()  # names of the layers we are inside of
     collecting = None  # dict of leaves that `recompute` gathers in its first pass
     needs = ()  # which inputs of the op that is running want a gradient
+    run = record = pull = None  # how an op is run, a node made, a gradient pulled back: `engine.py` sets them once
 
     @contextlib.contextmanager
     def set(self, **values):

@@ -18,13 +18,14 @@ pullback the gradient of its output and adds what comes back to the gradients of
 """
 
 import functools
+import inspect
 import itertools
 
 import numpy as np
 
 from autograd import kernels
 from autograd.arrays import xp_of
-from autograd.context import context
+from autograd.context import Context, context
 
 PRIMITIVES = {}
 _numbers = itertools.count()
@@ -90,18 +91,19 @@ class Tensor:
 class Node:
     """One op that ran: where its gradient goes (parents) and how it gets there (vjp).
 
-    parents: one entry per positional argument: the Node that computed it, the leaf Tensor, or None where no gradient
-    is wanted. vjp: one function dy -> gradients of all arguments, or a tuple of functions, one per argument.
+    parents: one entry per positional argument (their names: arguments): the Node that computed it, the leaf Tensor, or
+    None where no gradient is wanted. vjp: one function dy -> gradients of all arguments, or a tuple of functions, one
+    per argument.
     """
 
-    __slots__ = ("dtype", "name", "number", "parents", "path", "shape", "vjp")
+    __slots__ = ("__weakref__", "arguments", "dtype", "name", "number", "parents", "path", "shape", "vjp")
 
-    def __init__(self, name, y, parents, vjp):
+    def __init__(self, name, arguments, y, parents, vjp):
         if isinstance(vjp, tuple):  # drop the closures of frozen inputs and with them what they would have saved
             expect_one_each(name, "be", vjp, parents)
             vjp = tuple(f if parent is not None else None for f, parent in zip(vjp, parents, strict=True))
         self.number = next(_numbers)
-        self.name = name
+        self.name, self.arguments = name, arguments
         self.path = context.path
         self.shape, self.dtype = y.shape, y.dtype
         self.parents = parents
@@ -124,7 +126,9 @@ class Primitive:
         self.kernels = {}
         self.argument_names = body.__code__.co_varnames[: body.__code__.co_argcount]
         self.defaults = dict(zip(reversed(self.argument_names), reversed(body.__defaults__ or ()), strict=False))
-        PRIMITIVES[self.name] = self
+        self.variadic = inspect.getfullargspec(body).varargs
+        namesake = PRIMITIVES.get(self.name, self)
+        PRIMITIVES[self.name if namesake.__module__ == self.__module__ else f"{self.__module__}.{self.name}"] = self
 
     def kernel(self, backend):
         """`@op.kernel("numba")`: register a fused version, same signature, which may return NotImplemented."""
@@ -148,6 +152,13 @@ class Primitive:
             raise TypeError(f"{self.name} takes its tensors one by one: {self.name}(*tensors)")
         return (*inputs, *(given[name] for name in rest))
 
+    def names_of(self, arguments):
+        """A name for each positional argument; those of `concatenate(*xs)` are xs[0], xs[1], …"""
+        named = self.argument_names
+        if len(arguments) <= len(named):
+            return named
+        return (*named, *(f"{self.variadic}[{i}]" for i in range(len(arguments) - len(named))))
+
     def __call__(self, *inputs, **options):
         inputs = self.bind(inputs, options)
         arrays = [x.data if isinstance(x, Tensor) else x for x in inputs]
@@ -156,14 +167,16 @@ class Primitive:
         wanted = tuple(context.recording and isinstance(x, Tensor) and x.requires_grad for x in inputs)
         context.needs = wanted
         try:
-            y, vjp = kernels.run(self, arrays, options)
+            y, vjp = context.run(self, arrays, options)
         except Exception as error:
             error.add_note(f"in forward of {self.name}({', '.join(map(describe, arrays))}){layer(context.path)}")
+            if mixture := devices_of(dict(zip(self.names_of(arrays), arrays, strict=False)) | options):
+                error.add_note(mixture)
             raise
         result = Tensor(y)
         if any(wanted):
             parents = tuple((x.node or x) if w else None for x, w in zip(inputs, wanted, strict=True))
-            result.node = Node(self.name, result.data, parents, vjp)
+            result.node = context.record(self.name, self.names_of(parents), result.data, parents, vjp)
             result.requires_grad = True
         return result
 
@@ -197,7 +210,7 @@ def backward(tensor, seed=None, on_leaf=None):
     for node in sorted(nodes, key=lambda node: node.number, reverse=True):
         dy, _ = gradients.pop(node)
         try:
-            dxs = node.pull(dy)
+            dxs = context.pull(node, dy)
             expect_one_each(node.name, "return", dxs, node.parents)
             dxs = [checked(node, i, dx, p) for i, (dx, p) in enumerate(zip(dxs, node.parents, strict=True))]
         except Exception as error:
@@ -294,8 +307,8 @@ def checked(node, i, dx, parent):
     dx = as_array(dx)
     if getattr(dx, "shape", None) != parent.shape or dx.dtype != parent.dtype:
         raise TypeError(
-            f"the vjp of {node.name} returned {describe(dx)} as the gradient of argument {i}, "
-            f"which is {describe(parent)}"
+            f"the vjp of {node.name} returned {describe(dx)} as the gradient of argument {i} "
+            f"({node.arguments[i]}), which is {describe(parent)}"
         )
     return dx
 
@@ -342,5 +355,17 @@ def describe(x):
     return repr(x) if x is None or isinstance(x, int | float) else type(x).__name__
 
 
+def devices_of(arguments):
+    """After an op failed: whose array module is each argument's (dict name -> value), if they are not all the same."""
+    modules = {name: xp_of(x).__name__ for name, x in arguments.items() if hasattr(x, "dtype") and hasattr(x, "shape")}
+    if len(set(modules.values())) < 2:
+        return None
+    places = ", ".join(f"{name} of {module}" for name, module in modules.items())
+    return f"host and device arrays do not mix: {places}; move them together with autograd.arrays.to_device"
+
+
 def layer(path):
     return f", layer {'.'.join(path)}" if path else ""
+
+
+Context.run, Context.record, Context.pull = map(staticmethod, (kernels.run, Node, Node.pull))

@@ -5,7 +5,7 @@ Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost".
 
 from autograd.arrays import xp_of
 from autograd.context import context
-from autograd.engine import ARRIVED, Node, Tensor
+from autograd.engine import ARRIVED, Tensor
 
 
 def recompute(f, *inputs):
@@ -44,7 +44,9 @@ def recompute(f, *inputs):
 
     parents = [(x.node or x) if w else None for x, w in zip(inputs, wanted, strict=True)]
     y = Tensor(result.data)
-    y.node = Node(f"recompute({getattr(f, '__name__', type(f).__name__)})", y.data, (*parents, *leaves), vjp)
+    name = f"recompute({getattr(f, '__name__', type(f).__name__)})"
+    arguments = (*(f"input {i}" for i in range(len(inputs))), *(f"leaf {i}" for i in range(len(leaves))))
+    y.node = context.record(name, arguments, y.data, (*parents, *leaves), vjp)
     y.requires_grad = True
     return y
 

@@ -19,8 +19,9 @@ Tensors, `check_primitive` for an op, with everything else that the engine expec
     def test_my_op(x):
         check_primitive(my_op, x)
 
-Each returns nothing, or raises an AssertionError that names the op, the input, the worst element, both numbers and the
-seed that repeats the check. A derivative does not exist at a kink (`abs` at 0): keep inputs more than h away from one.
+Each returns the worst relative error that it saw, or raises an AssertionError that names the op, the input, the worst
+element, both numbers and the seed that repeats the check. A derivative does not exist at a kink (`abs` at 0): keep
+inputs more than h away from one, or pass `kinks=True`, and what the op says must lie between its slopes on both sides.
 """
 
 import inspect
@@ -37,7 +38,7 @@ __all__ = ["arrays", "check_gradient", "check_primitive", "check_vjp", "sample_a
 SMALL = 100  # up to so many elements the whole Jacobian is compared, entry by entry
 
 
-def check_vjp(forward, vjp, *arrays, seed=0, h=1e-5, rtol=1e-5):
+def check_vjp(forward, vjp, *arrays, seed=0, h=1e-5, rtol=1e-5, kinks=False):
     """Prove any pair of array functions: a formula, a kernel, an op of another library. No Tensor is needed.
 
     forward(*arrays) -> y;  vjp(dy, *arrays) -> one gradient per array (None for arrays of integers, and for
@@ -46,9 +47,13 @@ def check_vjp(forward, vjp, *arrays, seed=0, h=1e-5, rtol=1e-5):
     For each input, dL/dx along a random direction, L = Σ y dy with a random dy; and up to 100 elements the Jacobian,
     every ∂y_j/∂x_i. Errors are relative to the largest entry, beyond what rounding in `forward` makes of 2h.
 
+    kinks: the inputs lie where the function has no derivative (a maximum of equal numbers). Then every ∂y_j/∂x_i must
+    lie between the difference quotients to the left and to the right of x_i, and nothing else is asked.
+
         check_vjp(lambda x: x**3, lambda dy, x: dy * 3 * x**2, np.array([1.0, 2.0]))
+        check_vjp(np.abs, lambda dy, x: dy * np.sign(x), np.array([-1.0, 0.0, 2.0]), kinks=True)
     """
-    xp, proof = xp_of(*arrays), Proof(name_of(forward), seed, h, rtol)
+    xp, proof = xp_of(*arrays), Proof(name_of(forward), names_of_inputs(forward, arrays), seed, h, rtol)
     xs = [to_host(widest(x)) if is_array(x) else x for x in arrays]
 
     def y_of(*xs):
@@ -69,25 +74,34 @@ def check_vjp(forward, vjp, *arrays, seed=0, h=1e-5, rtol=1e-5):
     dxs = gradients_of(dy)
     for i, (x, dx) in enumerate(zip(xs, dxs, strict=True)):
         if not is_differentiable(x):
-            require(dx is None, f"{proof.name}: input {i} is {describe(x)}, its gradient must be None")
+            require(dx is None, f"{proof.name}: {proof.input(i)} is {describe(x)}, its gradient must be None")
             continue
         require(
             dx is not None and dx.shape == x.shape,
-            f"{proof.name}: the gradient of input {i} is {describe(dx)}, the input {describe(x)}",
+            f"{proof.name}: the gradient of {proof.input(i)} is {describe(dx)}, the input {describe(x)}",
         )
-        proof.along_a_direction(i, with_input(i), x, dy, dx, rng)
+        if not kinks:
+            proof.along_a_direction(i, with_input(i), x, dy, dx, rng)
     if y.size <= SMALL:
+        compare = proof.between_the_slopes if kinks else proof.whole_jacobian
         rows = [gradients_of(basis) for basis in unit_arrays(y.shape)]  # row j: the pullback of ∂/∂y_j
         for i, x in enumerate(xs):
             if is_differentiable(x) and 0 < x.size <= SMALL and rows:
-                proof.whole_jacobian(i, with_input(i), x, y, np.stack([row[i] for row in rows]))
+                compare(i, with_input(i), x, y, np.stack([row[i] for row in rows]))
+    elif kinks:
+        raise ValueError(f"{proof.name}: kinks are checked entry by entry; take a result of at most {SMALL} elements")
+    return proof.worst
 
 
 class Proof:
     """One input at a time: what the pullback says against what a central difference says."""
 
-    def __init__(self, name, seed, h, rtol):
-        self.name, self.seed, self.h, self.rtol = name, seed, h, rtol
+    def __init__(self, name, names, seed, h, rtol):
+        self.name, self.names, self.seed, self.h, self.rtol = name, names, seed, h, rtol
+        self.worst = 0.0
+
+    def input(self, i):
+        return f"input {i} ({self.names[i]})" if i < len(self.names) else f"input {i}"
 
     def central_difference(self, y_at, x, direction):
         """dy/dt of y(x + t · direction) at t = 0."""
@@ -106,7 +120,8 @@ class Proof:
         allowed = self.rtol * scale + self.rounding(float(np.abs(y_at(x) * dy).sum()))
         if not abs(claimed - measured) <= allowed:
             self.each_element(i, y_at, x, dy, dx)
-            self.fail(f"gradient of input {i} along a random direction", claimed, measured, scale)
+            self.fail(f"gradient of {self.input(i)} along a random direction", claimed, measured, scale)
+        self.worst = max(self.worst, abs(claimed - measured) / (scale or 1))
 
     def each_element(self, i, y_at, x, dy, dx):
         """After a failure along a direction: which element is it? All of a small input, 500 of a large one."""
@@ -117,7 +132,7 @@ class Proof:
         claimed = np.array([dx[at] for at in places])
         self.compare(
             claimed, measured, self.rounding(float(np.abs(y_at(x) * dy).sum())),
-            lambda worst: f"gradient of input {i} at {list(places[worst])}",
+            lambda worst: f"gradient of {self.input(i)} at {list(places[worst])}",
         )  # fmt: skip
 
     def whole_jacobian(self, i, y_at, x, y, claimed):
@@ -126,11 +141,33 @@ class Proof:
         measured = np.stack(columns, axis=1)
 
         def where(worst):
-            j, k = divmod(worst, x.size)
-            at_y, at_x = np.unravel_index(j, y.shape), np.unravel_index(k, x.shape)
-            return f"∂y{list(map(int, at_y))} / ∂x{list(map(int, at_x))} of input {i}"
+            return self.entry(i, x, y, worst)
 
         self.compare(claimed.reshape(-1), measured.reshape(-1), self.rounding(float(np.abs(y).max())), where)
+
+    def entry(self, i, x, y, number):
+        """Which entry of the Jacobian has this number."""
+        j, k = divmod(number, x.size)
+        at_y, at_x = np.unravel_index(j, y.shape), np.unravel_index(k, x.shape)
+        return f"∂y{list(map(int, at_y))} / ∂x{list(map(int, at_x))} of {self.input(i)}"
+
+    def between_the_slopes(self, i, y_at, x, y, claimed):
+        """At a kink: every ∂y_j/∂x_i between the quotients on its two sides, up to the curvature times h."""
+        steps = [self.h * direction for direction in unit_arrays(x.shape)]
+        right = np.stack([(y_at(x + step) - y).reshape(-1) / self.h for step in steps], axis=1)
+        left = np.stack([(y - y_at(x - step)).reshape(-1) / self.h for step in steps], axis=1)
+        claimed = claimed.reshape(right.shape)
+        scale = float(np.maximum(np.abs(left), np.abs(right)).max(initial=0))
+        allowed = 10 * self.h * max(scale, 1.0) + self.rounding(float(np.abs(y).max()))
+        low, high = np.minimum(left, right) - allowed, np.maximum(left, right) + allowed
+        inside = (low <= claimed) & (claimed <= high)
+        if not inside.all():
+            worst = int(np.argmin(inside))
+            raise AssertionError(
+                f"{self.name}: {self.entry(i, x, y, worst)}: the vjp says {claimed.flat[worst]:.10g}, which is not "
+                f"between the slopes {left.flat[worst]:.10g} on the left and {right.flat[worst]:.10g} on the right; "
+                f"seed={self.seed} repeats this"
+            )
 
     def compare(self, claimed, measured, rounding, where):
         """Largest error against the largest entry."""
@@ -139,6 +176,7 @@ class Proof:
         if not (error <= self.rtol * scale + rounding).all():
             worst = int(np.argmax(np.where(np.isnan(error), np.inf, error)))
             self.fail(where(worst), claimed[worst], measured[worst], scale)
+        self.worst = max(self.worst, float(error.max(initial=0)) / (scale or 1))
 
     def fail(self, where, claimed, measured, scale):
         raise AssertionError(
@@ -147,10 +185,11 @@ class Proof:
         )
 
 
-def check_gradient(f, *arrays, seed=0, h=1e-5, rtol=1e-5):
+def check_gradient(f, *arrays, seed=0, h=1e-5, rtol=1e-5, kinks=False):
     """Prove the gradient of a function of Tensors, through the engine.
 
-    f: takes Tensors (and whatever of `arrays` is no array, as it is), returns a Tensor of any shape.
+    f: takes Tensors (and whatever of `arrays` is no array, as it is), returns a Tensor of any shape. Everything else as
+    for `check_vjp`.
 
         check_gradient(lambda x, w: ag.softmax(x @ w), np.ones((2, 3)), np.ones((3, 4)))
     """
@@ -166,8 +205,8 @@ def check_gradient(f, *arrays, seed=0, h=1e-5, rtol=1e-5):
             y.backward(dy)
         return [gradient_of(leaf) for leaf in leaves]
 
-    forward.__name__ = name_of(f)
-    check_vjp(forward, vjp, *arrays, seed=seed, h=h, rtol=rtol)
+    forward.__name__, forward.__wrapped__ = name_of(f), f
+    return check_vjp(forward, vjp, *arrays, seed=seed, h=h, rtol=rtol, kinks=kinks)
 
 
 def check_primitive(op, *inputs, seed=0, **options):
@@ -186,7 +225,7 @@ def check_primitive(op, *inputs, seed=0, **options):
     def call(*xs):
         return op(*xs, **options)
 
-    call.__name__ = op.name
+    call.__name__, call.__wrapped__ = op.name, op.reference
     everything = {f"input {i}": x for i, x in enumerate(inputs)} | {f"option {k}": v for k, v in options.items()}
     before = {name: x.copy() for name, x in everything.items() if is_array(x)}
     dy, y, dxs = run(call, inputs, seed)
@@ -199,7 +238,7 @@ def check_primitive(op, *inputs, seed=0, **options):
         quiet = call(*as_leaves(inputs))
     require(quiet.node is None and not quiet.requires_grad, f"{op.name} recorded a node under no_grad")
     require_precision(call, inputs, y, dy, dxs, seed)
-    check_gradient(call, *inputs, seed=seed)
+    return check_gradient(call, *inputs, seed=seed)
 
 
 def run(call, inputs, seed, frozen=(), dy=None):
@@ -394,6 +433,17 @@ def near(a, b, rtol):
 def same_bits(a, b):
     a, b = to_host(a), to_host(b)
     return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+
+
+def names_of_inputs(f, inputs):
+    """What the function calls its arguments, as far as it says so."""
+    try:
+        parameters = inspect.signature(f).parameters.values()
+    except (TypeError, ValueError):  # written in C, say
+        return []
+    names = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    variadic = [p.name for p in parameters if p.kind is p.VAR_POSITIONAL]
+    return names + [f"{name}[{i}]" for name in variadic for i in range(len(inputs) - len(names))]
 
 
 def name_of(f):

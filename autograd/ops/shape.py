@@ -88,13 +88,13 @@ def concatenate(*xs, axis=0):
     """
     xp = xp_of(*xs)
     y = xp.concatenate(xs, axis)
-    ends = [0]
-    for x in xs:
-        ends.append(ends[-1] + x.shape[axis])
+    ends = itertools.accumulate((x.shape[axis] for x in xs), initial=0)
     lead = (slice(None),) * (axis % y.ndim)
+    parts = [(*lead, slice(start, end)) for start, end in itertools.pairwise(ends)]
+    dtypes = [x.dtype for x in xs]
 
     def vjp(dy):
-        return tuple(dy[(*lead, slice(start, end))] for start, end in itertools.pairwise(ends))
+        return tuple(dy[part].astype(dtype, copy=False) for part, dtype in zip(parts, dtypes, strict=True))
 
     return y, vjp
 
@@ -111,11 +111,11 @@ def stack(*xs, axis=0):
     """
     xp = xp_of(*xs)
     y = xp.stack(xs, axis)
-    n = len(xs)
+    dtypes = [x.dtype for x in xs]
 
     def vjp(dy):
         first = xp.moveaxis(dy, axis, 0)
-        return tuple(first[i] for i in range(n))
+        return tuple(first[i, ...].astype(dtype, copy=False) for i, dtype in enumerate(dtypes))
 
     return y, vjp
 

@@ -473,3 +473,28 @@ def test_backward_is_deterministic_to_the_bit():
         (y * y).sum().backward()
         gradients.append(x.grad.tobytes())
     assert gradients[0] == gradients[1]
+
+
+def test_an_op_of_the_same_name_from_elsewhere_takes_nothing_from_the_registry():
+    ours = ag.PRIMITIVES["softmax"]
+
+    @ag.primitive
+    def softmax(x):
+        y = x
+
+        def vjp(dy):
+            return (dy,)
+
+        return y, vjp
+
+    assert ag.PRIMITIVES["softmax"] is ours
+    assert ag.PRIMITIVES[f"{__name__}.softmax"] is softmax
+
+
+def test_gradients_of_joined_arrays_have_the_dtype_of_each():
+    for op in (ag.concatenate, ag.stack):
+        a, b = Tensor(np.ones(2, np.float32), requires_grad=True), Tensor(np.ones(2), requires_grad=True)
+        y = op(a, b)
+        assert y.dtype == np.float64
+        y.backward(np.ones(y.shape))
+        assert (a.grad.dtype, b.grad.dtype) == (np.float32, np.float64)

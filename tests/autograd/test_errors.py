@@ -4,6 +4,7 @@ import re
 
 import numpy as np
 import pytest
+import strict_device
 
 import autograd as ag
 from autograd import arrays
@@ -77,12 +78,12 @@ def heads(*shapes):
         (
             lambda: toy(lambda dy: (dy[:1], None))(leaf()).sum().backward(),
             TypeError,
-            "the vjp of double returned float64[1, 3] as the gradient of argument 0, which is float64[2, 3]",
+            "the vjp of double returned float64[1, 3] as the gradient of argument 0 (x), which is float64[2, 3]",
         ),
         (
             lambda: toy(lambda dy: (dy.astype("f4"), None))(leaf()).sum().backward(),
             TypeError,
-            "returned float32[2, 3] as the gradient of argument 0, which is float64[2, 3]",
+            "returned float32[2, 3] as the gradient of argument 0 (x), which is float64[2, 3]",
         ),
         (lambda: toy(lambda dy: (None, None))(leaf()).sum().backward(), TypeError, "returned None as the gradient of"),
         # Ops
@@ -166,6 +167,23 @@ def test_an_error_in_backward_says_op_result_and_the_layer_of_the_forward():
     with ag.scope("blocks.0"):
         y = toy(vjp)(leaf())
     assert notes(y.sum().backward) == ["in backward of double -> float64[2, 3], layer blocks.0"]
+
+
+def test_host_and_device_arrays_in_one_call_are_told_apart():
+    on_device = strict_device.asarray(np.ones((2, 5)))
+    for call in (
+        lambda: ag.linear(leaf(2, 5), Tensor(on_device)),
+        lambda: ag.linear(Tensor(on_device), leaf(2, 5)),
+    ):
+        _, second = notes(call)
+        assert second.startswith("host and device arrays do not mix: x of ")
+        assert "weight of " in second
+        assert "strict_device" in second
+        assert "numpy" in second
+        assert second.endswith("; move them together with autograd.arrays.to_device")
+    segments = np.zeros((1, 2), int)
+    q = strict_device.asarray(np.ones((1, 1, 2, 2)))
+    assert "v of strict_device, segments of numpy" in notes(lambda: ag.attention(q, q, q, segments=segments))[1]
 
 
 def test_an_error_in_forward_leaves_the_engine_usable():

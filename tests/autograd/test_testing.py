@@ -59,7 +59,7 @@ def test_one_wrong_element_of_a_large_input_is_named():
         dx[7, 11] *= 1.5
         return dx
 
-    with pytest.raises(AssertionError, match=r"input 0 at \[7, 11\].*seed=6"):
+    with pytest.raises(AssertionError, match=r"input 0 \(x\) at \[7, 11\].*seed=6"):
         check_vjp(lambda x: x**2, vjp, x, seed=6)
 
 
@@ -80,9 +80,14 @@ def test_the_message_names_op_input_worst_element_numbers_and_seed():
     ("forward", "vjp", "inputs", "message"),
     [
         (np.exp, lambda dy, x: (dy, dy), [np.ones(2)], "returned 2 gradients for 1 inputs"),
-        (np.exp, lambda dy, x: dy[:1] * np.exp(x[:1]), [np.ones(2)], r"gradient of input 0 is float64\[1\]"),
-        (np.exp, lambda dy, x: None, [np.ones(2)], "gradient of input 0 is None"),
-        (lambda x, i: x[i], lambda dy, x, i: (dy, dy), [np.ones(2), np.array([0, 1])], "input 1 is .* must be None"),
+        (np.exp, lambda dy, x: dy[:1] * np.exp(x[:1]), [np.ones(2)], r"gradient of input 0.* is float64\[1\]"),
+        (np.exp, lambda dy, x: None, [np.ones(2)], r"gradient of input 0.* is None"),
+        (
+            lambda x, i: x[i],
+            lambda dy, x, i: (dy, dy),
+            [np.ones(2), np.array([0, 1])],
+            r"input 1 \(i\) is .* be None",
+        ),
         (lambda x: np.float32(x.sum()), lambda dy, x: dy * np.ones(2), [np.ones(2)], "returned float32: too coarse"),
         (np.log, lambda dy, x: dy / x, [np.zeros(2)], "nan|inf"),
     ],
@@ -110,6 +115,36 @@ def test_check_gradient_goes_through_the_engine():
     check_gradient(lambda x, unused: ag.exp(x).sum(), np.ones(2), np.ones(3))
     with pytest.raises(AssertionError, match=r"<lambda>: .*input 0"):
         check_gradient(lambda x: x * x.detach(), np.ones(3))
+
+
+KINKED = np.array([-1.5, 0.0, 0.0, 2.0])
+
+
+@pytest.mark.parametrize("slope", [-1, -0.3, 0, 1])
+def test_at_a_kink_any_value_between_the_two_slopes_is_a_gradient(slope):
+    check_vjp(np.abs, lambda dy, x: dy * np.where(x == 0, slope, np.sign(x)), KINKED, kinks=True)
+
+
+@pytest.mark.parametrize(("at_zero", "elsewhere"), [(1.001, 1), (-1.001, 1), (0, 1.001)])
+def test_at_a_kink_a_value_outside_the_two_slopes_is_caught(at_zero, elsewhere):
+    with pytest.raises(AssertionError, match=r"absolute: ∂y\[.\] / ∂x\[.\] of .* is not between the slopes .*seed=3"):
+        check_vjp(
+            np.abs, lambda dy, x: dy * np.where(x == 0, at_zero, elsewhere * np.sign(x)), KINKED, kinks=True, seed=3
+        )
+
+
+def test_kinks_are_checked_only_entry_by_entry():
+    with pytest.raises(ValueError, match="at most 100 elements"):
+        check_vjp(np.abs, lambda dy, x: dy * np.sign(x), np.zeros(101), kinks=True)
+
+
+def test_checks_return_the_worst_relative_error():
+    x = np.array([1.0, 2.0])
+    assert 0 < check_vjp(np.exp, lambda dy, x: dy * np.exp(x), x) < 1e-8
+    off = check_vjp(np.exp, lambda dy, x: dy * np.exp(x) * (1 + 3e-6), x)
+    assert 1e-6 < off < 1e-5
+    assert 0 < check_primitive(ag.exp, x) < 1e-8
+    assert 0 < check_gradient(lambda x: ag.exp(x) * x, x) < 1e-8
 
 
 def op_with(vjp_of, y_of=lambda x: 2 * x):
