@@ -60,7 +60,7 @@ def attention(q, k, v, *, causal=True, window=None, segments=None, bias=None):
     mask = attention_mask(T, S, causal=causal, window=window, segments=segments, xp=xp)
     # The H/G query heads of one key head ask the same keys: more rows of one matrix.
     rows = q.reshape(B, G, H // G * T, D)
-    s = widen(product(rows, swap(k))).reshape(B, H, T, S)
+    s = product(widen(rows), widen(swap(k))).reshape(B, H, T, S)
     s *= scale
     if bias is not None:
         s += bias
@@ -73,7 +73,7 @@ def attention(q, k, v, *, causal=True, window=None, segments=None, bias=None):
         dy = dy.reshape(rows.shape)
         # y = p v
         dv = product(swap(p), dy)
-        dp = widen(product(dy, swap(v)))
+        dp = product(widen(dy), widen(swap(v)))
         # p = softmax(s)
         ds = (p * (dp - (dp * p).sum(-1, keepdims=True))).astype(p.dtype, copy=False)
         # s = rows kᵀ scale
