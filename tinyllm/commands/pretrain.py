@@ -78,6 +78,9 @@ class Options:
     kernels: str = "auto"
     """auto (the fastest installed), reference, or a backend by name."""
 
+    debug: bool = False
+    """Watch every op for the first NaN or infinity and for arrays overwritten before backward; about half as fast."""
+
     model: ModelChanges = field(default_factory=ModelChanges)
     training: TrainingChanges = field(default_factory=TrainingChanges)
 
@@ -104,7 +107,7 @@ def run(options: Options):
     try:
         with chosen_kernels(options.kernels):
             work = resumed(options) if options.resume else begun(options)
-            result = complete(work, training_display())
+            result = complete(work, training_display(), options.debug)
     except MemoryError as error:
         raise UserError(f"not enough memory: {error}; choose a smaller model, batch or context") from None
     if result is None:

@@ -7,7 +7,7 @@ import numpy as np
 
 from autograd.arrays import xp_of
 from tinyllm.data.batches import IGNORED
-from tinyllm.errors import UserError
+from tinyllm.training.divergence import Diverged, first_cause
 from tinyllm.training.optimizers import SGD, AdamW
 from tinyllm.training.parameter_store import ParameterStore
 from tinyllm.training.schedules import warmup_cosine
@@ -39,6 +39,9 @@ def pretrain(training, *, after_step=lambda metrics: None, stop=lambda: False):
     training: a Pretraining, fresh or with a loaded state. after_step(metrics) is called after every step with a dict:
     step (done so far), loss_nats (mean over the batch, before the update), learning_rate, gradient_norm (before
     clipping), tokens_per_second.
+
+    Raises Diverged before the first update that would not be finite. The step is then computed once more, watched, so
+    that the error names the op that broke.
     """
     config = training.config
     while training.step < config.steps and not stop():
@@ -52,10 +55,14 @@ def pretrain(training, *, after_step=lambda metrics: None, stop=lambda: False):
         )
         first_sample = training.batches.position
         inputs, targets = next(training.batches)
-        loss = accumulate(training.model, inputs, targets, config, first_sample)
+
+        def compute():
+            return accumulate(training.model, inputs, targets, config, first_sample)
+
+        loss = compute()
         norm = training.store.clip(config.clip) if config.clip else training.store.norm()
         if not math.isfinite(norm):
-            raise Diverged(training.step + 1, loss, norm)
+            raise Diverged(training.step + 1, first_cause(training, compute))
         training.optimizer.step()
         training.step += 1
         after_step(
@@ -66,17 +73,6 @@ def pretrain(training, *, after_step=lambda metrics: None, stop=lambda: False):
                 "gradient_norm": norm,
                 "tokens_per_second": targets.size / (time.perf_counter() - started),
             }
-        )
-
-
-class Diverged(UserError):
-    """The loss or its gradient is no longer a number. The weights are still those before the step."""
-
-    def __init__(self, step, loss, norm):
-        super().__init__(
-            f"step {step}: the loss is {loss:g} and the gradient's norm {norm:g}, so training stopped before this "
-            "update; the newest checkpoint is untouched. Begin again in another run folder with a lower learning "
-            "rate, a longer warm-up or a smaller clip"
         )
 
 

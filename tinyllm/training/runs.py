@@ -14,8 +14,9 @@ from tinyllm.models import Decoder
 from tinyllm.tokenizers import BPETokenizer, ByteTokenizer, CharacterTokenizer, load_tokenizer
 from tinyllm.training.checkpoints import load_checkpoint, save_checkpoint
 from tinyllm.training.config import TrainingConfig
+from tinyllm.training.divergence import Diverged, watched
 from tinyllm.training.journal import Journal
-from tinyllm.training.loop import Diverged, Pretraining, pretrain
+from tinyllm.training.loop import Pretraining, pretrain
 from tinyllm.training.machine import machine
 from tinyllm.training.memory import keep_freed_memory
 from tinyllm.training.metrics import SAMPLES, MetricsLog
@@ -205,10 +206,11 @@ def make_batches(tokens, config, shape):
     )
 
 
-def complete(run, display=None):
+def complete(run, display=None, debug=False):
     """Train to the last step, evaluating, sampling and saving on the way; write the report.
 
-    Returns the final validation metrics, or None if Ctrl-C stopped it (a checkpoint is then saved).
+    debug: watch every op for the first NaN and for overwritten arrays. Returns the final validation metrics, or None if
+    Ctrl-C stopped it (a checkpoint is then saved).
     """
     display, training = display or Silent(), run.training
     keep_freed_memory()
@@ -225,7 +227,8 @@ def complete(run, display=None):
         if training.step == 0:
             journal.sample()
         try:
-            pretrain(training, after_step=journal.after_step, stop=stopping.is_set)
+            with watched(training) if debug else contextlib.nullcontext():
+                pretrain(training, after_step=journal.after_step, stop=stopping.is_set)
         except Diverged:
             write_report(run.folder)  # there it is needed most
             raise

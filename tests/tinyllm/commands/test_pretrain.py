@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import time
 
@@ -185,6 +186,17 @@ def test_a_run_that_diverges_says_so_and_keeps_what_it_had(here, tiny_run, throu
     assert error.count("\n") == 1
     assert "lower learning rate" in error
     assert newest_checkpoint(through).name == "step-000040"
+
+
+def test_debug_trains_the_same_weights_and_names_the_op_that_breaks(here, tiny_run, through, capsys):
+    assert main([*tiny_run, *STEPS, "--debug"]) == 0
+    same_run(here / "my run", through)
+    capsys.readouterr()
+    assert main([*tiny_run, "--run", "broken", "--debug", "--training.learning-rate", "1e25"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert re.search(r"made the first non-finite value, layer \w+.*called at \S+layers\.py:\d+, in \w+: ", error)
+    assert "lower learning rate" in error
 
 
 def test_what_a_preset_has_switched_on_can_be_switched_off(here, tiny_run):

@@ -9,6 +9,7 @@ from tinyllm.data import RandomBatches
 from tinyllm.errors import UserError
 from tinyllm.models import Decoder, gpt2
 from tinyllm.training.config import TrainingConfig
+from tinyllm.training.divergence import Diverged, watched
 from tinyllm.training.loop import Pretraining, accumulate, dropout_seeds, pretrain
 
 SHAPE = gpt2.config(
@@ -58,12 +59,53 @@ def test_the_loop_reports_every_step_and_learns():
 
 def test_a_loss_that_is_not_finite_stops_before_the_weights_are_touched():
     training = make()
-    training.model.parameters()["final_norm.weight"].data[0] = np.nan
+    training.model.parameters()["blocks.1.attention.key.weight"].data[0, 1] = np.nan
     before = training.store.values.copy()
-    with pytest.raises(UserError, match=r"step 1: the loss is nan .* stopped before this update"):
+    with pytest.raises(Diverged, match=r"^step 1 came to no number, so training stopped before its update") as caught:
         pretrain(training)
     np.testing.assert_array_equal(training.store.values, before)
     assert training.step == 0
+    message = str(caught.value)
+    assert (
+        "Weight of linear held NaN already when it came in, layer blocks.1.attention.key; x: float64[4, 6, 8], "
+        in message
+    )
+    assert "weight: float64[8, 8], " in message
+    assert "1 NaN" in message
+    assert "layers.py:" in message
+    assert "go back to a checkpoint before it, with a lower learning rate" in message
+
+
+def test_an_overflow_is_traced_to_the_op_that_made_it_by_computing_the_step_again():
+    training = make(dtype="float32")
+    training.model.parameters()["blocks.0.feed_forward.up.weight"].data[...] = 1e38
+    with np.errstate(all="ignore"), pytest.raises(Diverged) as caught:
+        pretrain(training)
+    cause = caught.value.cause
+    assert (cause.op, cause.phase, cause.path) == ("linear", "forward", "blocks.0.feed_forward.up")
+    assert "lower learning rate (--training.learning-rate)" in str(caught.value)
+
+
+def test_gradients_whose_norm_overflows_are_named_too():
+    training = make(dtype="float32")
+    training.model.parameters()["final_norm.weight"].data[...] = 1e25
+    with np.errstate(all="ignore"), pytest.raises(Diverged, match="Every op gave finite numbers; the largest entry of"):
+        pretrain(training)
+
+
+def test_watched_training_names_the_op_at_once_and_changes_no_number():
+    plain, debugged = make(), make()
+    pretrain(plain)
+    with watched(debugged):
+        pretrain(debugged)
+    np.testing.assert_array_equal(plain.store.values, debugged.store.values)
+    broken = make()
+    broken.model.parameters()["blocks.0.attention.query.bias"].data[0] = np.inf
+    with (
+        pytest.raises(Diverged, match=r"step 1 .* Bias of linear held infinities already.*\.0\.attention\.query"),
+        watched(broken),
+    ):
+        pretrain(broken)
 
 
 def test_stop_ends_the_loop_between_steps():
