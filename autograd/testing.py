@@ -33,7 +33,7 @@ from autograd.arrays import to_device, xp_of
 from autograd.context import no_grad
 from autograd.engine import Tensor, describe, is_floating
 
-__all__ = ["arrays", "check_gradient", "check_primitive", "check_vjp", "sample_array"]
+__all__ = ["arrays", "check_gradient", "check_primitive", "check_vjp", "laid_out", "sample_array"]
 
 SMALL = 100  # up to so many elements the whole Jacobian is compared, entry by entry
 
@@ -350,23 +350,31 @@ LAYOUTS = ("contiguous", "transposed", "strided", "reversed")
 
 
 def sample_array(shape, dtype="float64", regime="normal", layout="contiguous", seed=0):
-    """The array that a seed stands for. Equal arguments, equal array.
+    """The array that a seed stands for. Equal arguments, equal array. layout: see `laid_out`."""
+    x = REGIMES[regime](np.random.default_rng(seed), shape)
+    return laid_out(np.asarray(x, dtype=dtype), layout)
+
+
+def laid_out(x, layout):
+    """The same numbers with other strides.
 
     layout: "contiguous"; "transposed", last axis slowest; "strided", every second element of a larger array;
-    "reversed", negative strides.
+    "reversed", negative strides; "repeated", only on request since it changes the numbers: what is first along the
+    first axis, repeated with stride 0 and read-only, as `np.broadcast_to` makes it.
     """
-    x = REGIMES[regime](np.random.default_rng(seed), shape)
-    x = np.asarray(x, dtype=dtype)
     backwards = (slice(None, None, -1),) * x.ndim
     if layout == "transposed":
-        return np.asfortranarray(x)
+        return x.copy(order="F")
     if layout == "reversed":
         return x[backwards].copy()[backwards]
     if layout == "strided":
-        larger = np.full([2 * n for n in shape], np.nan, x.dtype)  # an op that reads between the elements finds NaN
-        every_second = larger[(..., *(slice(None, None, 2) for _ in shape))]
+        between = np.nan if is_floating(x.dtype) else np.array(-1).astype(x.dtype)  # what an op that strays there finds
+        larger = np.full([2 * n for n in x.shape], between, x.dtype)
+        every_second = larger[(..., *(slice(None, None, 2) for _ in x.shape))]
         every_second[...] = x
         return every_second
+    if layout == "repeated":
+        return np.broadcast_to(x[:1], x.shape) if x.ndim else x
     return x
 
 

@@ -9,6 +9,8 @@ from autograd.ops.elementwise import like
 
 def check_rows(name, ids, n):
     """Ids must be whole numbers in [0, n). NumPy would silently count negative ones from the end."""
+    if not hasattr(ids, "dtype"):
+        raise TypeError(f"{name}: ids must be an array of integers, not {type(ids).__name__}")
     if ids.dtype.kind not in "iu":
         raise TypeError(f"{name}: ids must be integers, not {ids.dtype}")
     if ids.size and (int(ids.min()) < 0 or int(ids.max()) >= n):
@@ -35,7 +37,7 @@ def embedding(weight, ids):
     def dweight(dy, out=None):
         dw = xp.empty(shape, widen(dy).dtype) if out is None or out.dtype != widen(dy).dtype else out
         dw[...] = 0
-        scatter_add(dw, ids.reshape(-1), widen(dy).reshape(-1, *shape[1:]))
+        scatter_add(dw, ids.reshape(-1), widen(dy).reshape(ids.size, *shape[1:]))
         return dw.astype(dtype, copy=False)
 
     vjp = (dweight, None)
@@ -85,12 +87,13 @@ def index_add(x, rows, values):
         raise ValueError(f"index_add: values must be {[len(rows), *x.shape[1:]]}, not {list(values.shape)}")
     y = x.copy()
     scatter_add(y, rows, values)
+    dtype = values.dtype
 
     def dx(dy):
         return dy
 
     def dvalues(dy):
-        return dy[rows]
+        return dy[rows].astype(dtype, copy=False)
 
     vjp = (dx, None, dvalues)
     return y, vjp

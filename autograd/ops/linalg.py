@@ -1,5 +1,7 @@
 """Matrix products, where a language model spends its time."""
 
+import math
+
 from autograd.arrays import matmul as product
 from autograd.arrays import widen
 from autograd.engine import primitive
@@ -52,23 +54,24 @@ def linear(x, weight, bias=None):
     Precision  half-precision inputs: float32 accumulation, one rounding
     Errors     ValueError for unequal `in`
     """
-    rows = x.reshape(-1, x.shape[-1])
+    rows = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
     y = product(rows, weight.T)
     if bias is not None:
         y += bias
-    x_shape, n_out = x.shape, len(weight)
+    two_axes, x_like, weight_dtype, bias_dtype = y.shape, like(x), weight.dtype, like(bias)[1]
 
     def dx(dy):
         # y = rows @ weight.T + bias
-        return product(dy.reshape(-1, n_out), weight).reshape(x_shape)
+        shape, dtype = x_like
+        return product(dy.reshape(two_axes), weight).reshape(shape).astype(dtype, copy=False)
 
     def dweight(dy, out=None):
         # y = rows @ weight.T + bias
-        return product(dy.reshape(-1, n_out).T, rows, out=out)
+        return product(dy.reshape(two_axes).T, rows, out=out).astype(weight_dtype, copy=False)
 
     def dbias(dy):
         # y = rows @ weight.T + bias
-        return widen(dy).reshape(-1, n_out).sum(0).astype(dy.dtype, copy=False)
+        return widen(dy).reshape(two_axes).sum(0).astype(bias_dtype, copy=False)
 
     vjp = (dx, dweight, dbias)
-    return y.reshape(*x_shape[:-1], n_out), vjp
+    return y.reshape(*x.shape[:-1], len(weight)), vjp

@@ -6,7 +6,7 @@ from autograd.engine import primitive
 
 def restore_axes(y, axis, ndim):
     """Put reduced axes back with length one, so that `y` broadcasts against what it was reduced from."""
-    if axis is None:
+    if axis is None or ndim == 0:
         return y.reshape((1,) * ndim)
     axes = axis if isinstance(axis, tuple) else (axis,)
     axes = {a % ndim for a in axes}
@@ -67,7 +67,7 @@ def max(x, *, axis=None, keepdims=False):
 
     Equation   y = max x
     Shapes     x (...), y without the reduced axes, or with length one there (keepdims)
-    Gradient   dx = dy at the maximum, 0 elsewhere; several equal maxima share dy equally
+    Gradient   dx = dy at the maximum, 0 elsewhere; at a tie the convention is that equal maxima share dy equally
     Saves      share (1 / number of maxima where x is maximal, else 0)
     Cost       two passes
     """
@@ -93,7 +93,10 @@ def cumsum(x, *, axis=-1):
     Saves      nothing
     Cost       one pass
     Precision  half-precision inputs are summed in float32
+    Errors     ValueError without an axis to sum along
     """
+    if axis is None or x.ndim == 0:
+        raise ValueError("cumsum sums along one axis of an array; for all elements in a row, reshape(-1) it first")
     xp = xp_of(x)
     y = xp.cumsum(widen(x), axis).astype(x.dtype, copy=False)
 

@@ -71,7 +71,7 @@ def logsumexp(x, *, axis=-1, keepdims=False):
     y = (lse if keepdims else lse.squeeze(axis)).astype(x.dtype, copy=False)
 
     def vjp(dy):
-        dy = dy if keepdims else xp.expand_dims(dy, axis)
+        dy = dy.reshape(top.shape)
         return ((dy * xp.exp(widen(x) - top - total)).astype(x.dtype, copy=False),)
 
     return y, vjp

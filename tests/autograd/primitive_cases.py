@@ -8,6 +8,7 @@ import zlib
 
 import numpy as np
 
+from autograd.engine import is_floating
 from autograd.testing import sample_array
 
 
@@ -19,9 +20,13 @@ class Case:
         self.label, self.options = label, options
         self.inputs = [np.asarray(x) if isinstance(x, np.generic) else x for x in inputs]
 
+    def __repr__(self):
+        options = "".join(f", {name}={value!r}" for name, value in self.options.items())
+        return f"{self.label}: {', '.join(map(repr, self.inputs))}{options}"
+
     def floats(self):
         """Positions of the inputs that have gradients."""
-        return [i for i, x in enumerate(self.inputs) if isinstance(x, np.ndarray) and x.dtype.kind == "f"]
+        return [i for i, x in enumerate(self.inputs) if isinstance(x, np.ndarray) and is_floating(x.dtype)]
 
     def cast(self, dtype):
         """The inputs with floating point arrays in another dtype, layout kept."""

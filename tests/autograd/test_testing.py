@@ -12,7 +12,16 @@ from test_primitives import OURS
 
 import autograd as ag
 from autograd.engine import PRIMITIVES
-from autograd.testing import LAYOUTS, REGIMES, arrays, check_gradient, check_primitive, check_vjp, sample_array
+from autograd.testing import (
+    LAYOUTS,
+    REGIMES,
+    arrays,
+    check_gradient,
+    check_primitive,
+    check_vjp,
+    laid_out,
+    sample_array,
+)
 
 CORRUPTIONS = {
     "0.1 % too large": lambda dx: dx * dx.dtype.type(1.001),
@@ -227,6 +236,23 @@ def test_drawn_arrays_are_what_was_asked_for(x):
     assert x.dtype in (np.float16, np.float32)
     assert set(np.unique(x)) <= {-1, 0, 1}
     assert not x.flags.c_contiguous
+
+
+def test_a_repeated_array_has_one_row_in_memory_and_cannot_be_written():
+    x = sample_array((3, 2), layout="repeated", seed=1)
+    assert x.strides[0] == 0
+    assert not x.flags.writeable
+    assert np.array_equal(x, [sample_array((3, 2), seed=1)[0]] * 3)
+
+
+@pytest.mark.parametrize("layout", [*LAYOUTS, "repeated"])
+@pytest.mark.parametrize(
+    "x", [np.array(2.5), np.zeros((0, 3)), np.array([1, 2], np.uint8)], ids=["0-d", "empty", "ids"]
+)
+def test_a_layout_changes_neither_shape_nor_dtype(x, layout):
+    y = laid_out(x, layout)
+    assert (y.shape, y.dtype) == (x.shape, x.dtype)
+    assert layout == "repeated" or np.array_equal(x, y)
 
 
 @given(st.sampled_from(sorted(REGIMES)), st.sampled_from(LAYOUTS), st.integers(0, 99))
