@@ -1,7 +1,8 @@
 """The one table of operators and methods that Tensors have. Everything else is a function: `ag.softmax(x)`."""
 
 from autograd import ops
-from autograd.engine import Tensor
+from autograd.debug import display
+from autograd.engine import Node, Tensor
 
 
 def swapped(op):
@@ -43,3 +44,7 @@ Tensor.reshape = lambda x, *shape: ops.reshape(x, shape=shape_arguments(shape))
 Tensor.transpose = lambda x, *axes: ops.transpose(x, axes=shape_arguments(axes) if axes else None)
 Tensor.T = property(lambda x: ops.transpose(x))
 Tensor.astype = lambda x, dtype: ops.cast(x, dtype=dtype)
+
+# In a notebook a tensor shows its values and a node its graph.
+Tensor._repr_html_ = display.tensor_html
+Node._repr_svg_ = display.node_svg

@@ -8,7 +8,8 @@ Each mode puts its own function around what the engine does with an op (`context
 of a `with` block, in this thread. Outside such a block nothing is left of it.
 """
 
+from autograd.debug.draw import Drawing, draw
 from autograd.debug.first_nan import NonFinite, first_nan
 from autograd.debug.guard import Overwritten, guard
 
-__all__ = ["NonFinite", "Overwritten", "first_nan", "guard"]
+__all__ = ["Drawing", "NonFinite", "Overwritten", "draw", "first_nan", "guard"]
