@@ -5,6 +5,7 @@ from collections import Counter
 examples = Counter()  # op -> how many drawn examples were checked
 worst = {}  # op -> largest relative error of a gradient against the central difference
 mutants = Counter()  # (op, "caught" | "equivalent" | "missed") -> how many planted wrong gradients
+caught_by_number = Counter()  # op -> how many of those caught had the right shape and wrong numbers
 
 
 def example(op, error=0.0):
@@ -13,8 +14,9 @@ def example(op, error=0.0):
     worst[op] = max(worst.get(op, 0.0), error)
 
 
-def mutant(op, fate):
+def mutant(op, fate, by_number=False):
     mutants[op, fate] += 1
+    caught_by_number[op] += by_number
 
 
 def lines(primitives):
@@ -31,6 +33,11 @@ def lines(primitives):
             count[fate] += n
         planted = count.total() - count["equivalent"]
         yield (
-            f"wrong gradients planted: {planted:,}, caught: {count['caught']:,}; "
-            f"{count['equivalent']} more change nothing (listed with reasons in tests/autograd)"
+            f"wrong gradients planted: {planted:,}, caught: {count['caught']:,} "
+            f"({caught_by_number.total():,} by their numbers, the others by their shape or an exception)"
         )
+        if unchanged := [f"{op} {n}" for (op, fate), n in sorted(mutants.items()) if fate == "equivalent"]:
+            yield (
+                f"changes that change nothing: {count['equivalent']} ({count['equivalent'] / count.total():.1%}; "
+                f"reasons in tests/autograd/test_mutations.py): {', '.join(unchanged)}"
+            )
