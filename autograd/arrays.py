@@ -5,6 +5,7 @@ the caller asks for a GPU.
 """
 
 import sys
+import tracemalloc
 
 import numpy as np
 
@@ -29,6 +30,74 @@ def to_device(array, device):
             raise ValueError('device "cuda" needs CuPy: pip install "tinyllm[cuda12]" or "tinyllm[cuda13]"') from None
         return cupy.asarray(array)
     raise ValueError(f'device is "cpu" or "cuda", not {device!r}')
+
+
+def synchronize(*arrays):
+    """Wait until the device has finished what it was asked to do. CPU arrays are finished when a call returns."""
+    cuda = getattr(xp_of(*arrays), "cuda", None)
+    if cuda is not None:
+        cuda.get_current_stream().synchronize()
+
+
+def allocations(*arrays):
+    """A meter of the memory in which such arrays live: `with allocations(x) as memory:`.
+
+    memory.used(): bytes in use now; only differences mean something. memory.peak(): the most since the last call of
+    `peak` or the beginning.
+    """
+    xp = xp_of(*arrays)
+    return device_memory(xp.cuda.MemoryHook) if hasattr(xp, "cuda") else HostMemory()
+
+
+class HostMemory:
+    """What Python and NumPy allocate, from tracemalloc: started if it was not on (it slows allocation), then stopped.
+
+    Memory that compiled code allocates for itself is not seen.
+    """
+
+    def __enter__(self):
+        self.started = not tracemalloc.is_tracing()
+        if self.started:
+            tracemalloc.start()
+        tracemalloc.reset_peak()
+        return self
+
+    def __exit__(self, *_):
+        if self.started:
+            tracemalloc.stop()
+
+    def used(self):
+        return tracemalloc.get_traced_memory()[0]
+
+    def peak(self):
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.reset_peak()
+        return most
+
+
+def device_memory(MemoryHook):
+    """What this thread takes from CuPy's memory pool and gives back, counted by a hook that CuPy calls each time."""
+
+    class DeviceMemory(MemoryHook):
+        name = "autograd.arrays.allocations"
+        now = most = 0
+
+        def malloc_postprocess(self, *, mem_size, mem_ptr, **_):
+            if mem_ptr:  # 0 when there was not enough
+                self.now += mem_size
+                self.most = max(self.most, self.now)
+
+        def free_postprocess(self, *, mem_size, **_):
+            self.now -= mem_size
+
+        def used(self):
+            return self.now
+
+        def peak(self):
+            most, self.most = self.most, self.now
+            return most
+
+    return DeviceMemory()
 
 
 def is_half(dtype):

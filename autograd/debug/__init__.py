@@ -11,5 +11,7 @@ of a `with` block, in this thread. Outside such a block nothing is left of it.
 from autograd.debug.draw import Drawing, draw
 from autograd.debug.first_nan import NonFinite, first_nan
 from autograd.debug.guard import Overwritten, guard
+from autograd.debug.ledger import ledger
+from autograd.debug.profile import profile
 
-__all__ = ["Drawing", "NonFinite", "Overwritten", "draw", "first_nan", "guard"]
+__all__ = ["Drawing", "NonFinite", "Overwritten", "draw", "first_nan", "guard", "ledger", "profile"]
