@@ -3,10 +3,19 @@
 import sys
 from pathlib import Path
 
+import pytest
+
 TESTS = Path(__file__).parents[1]
 sys.path[:0] = [str(TESTS / "parity"), str(TESTS / "autograd")]
 
 import measurements  # noqa: E402  (found through the path above)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread_for_pytorch():
+    """Its threads and NumPy's wait for work by spinning: on few cores each side would take the other's time."""
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
 
 
 def pytest_terminal_summary(terminalreporter):
