@@ -37,7 +37,7 @@ def squared_relu(x):
 
     Equation   y = max(x, 0)²
     Shapes     x, y (...)
-    Gradient   dx = 2 dy max(x, 0)
+    Gradient   dx = 2 dy max(x, 0), which goes through 0: no kink
     Saves      r (max(x, 0))
     Cost       two passes
     Source     So et al. 2021 (Primer)
@@ -114,7 +114,7 @@ def swiglu(gate, up):
         dswish = dy * up
         # swish = gate * s(gate)
         dgate = dswish * (s + swish * (1 - s))
-        return dgate.astype(dy.dtype, copy=False), dup.astype(dy.dtype, copy=False)
+        return dgate.astype(gate.dtype, copy=False), dup.astype(up.dtype, copy=False)
 
     return y, vjp
 

@@ -75,11 +75,12 @@ def attention(q, k, v, *, causal=True, window=None, segments=None, bias=None):
         dv = product(swap(p), dy)
         dp = product(widen(dy), widen(swap(v)))
         # p = softmax(s)
-        ds = (p * (dp - (dp * p).sum(-1, keepdims=True))).astype(p.dtype, copy=False)
-        # s = rows kᵀ scale
-        dq = product(ds, k) * scale
-        dk = product(swap(ds), rows) * scale
-        return dq.reshape(B, H, T, D), dk, dv
+        ds = p * (dp - (dp * p).sum(-1, keepdims=True))
+        # s = qk scale, qk = rows kᵀ
+        dqk = (ds * scale).astype(p.dtype, copy=False)
+        dq = product(dqk, k).reshape(B, H, T, D)
+        dk = product(swap(dqk), rows)
+        return dq.astype(rows.dtype, copy=False), dk.astype(k.dtype, copy=False), dv.astype(v.dtype, copy=False)
 
     return y, vjp
 

@@ -49,7 +49,7 @@ def dropout(x, *, rate, seed):
         raise ValueError(f"dropout: rate must be in [0, 1), not {rate}")
     xp = xp_of(x)
     seeds = xp.asarray(seed).reshape(-1)
-    bits = random_bits(seeds, math.prod(x.shape) // len(seeds), xp)
+    bits = random_bits(seeds, math.prod(x.shape) // max(len(seeds), 1), xp)
     kept = (bits >= np.uint32(int(rate * 2**32))).reshape(x.shape)
     factor = (kept * (1 / (1 - rate))).astype(x.dtype)
     y = x * factor

@@ -101,15 +101,16 @@ def divide(a, b):
     Gradient   da = dy / b, db = -dy a / b², each summed over the axes along which it was repeated
     Saves      b (for da), a and b (for db)
     Cost       one pass
+    Precision  gradients in at least float32: a quotient may leave the range where the sum of several does not
     """
     y = a / b
     a_like, b_like = like(a), like(b)
 
     def da(dy):
-        return unbroadcast(dy / b, a_like)
+        return unbroadcast(widen(dy) / b, a_like)
 
     def db(dy):
-        return unbroadcast(-dy * a / (b * b), b_like)
+        return unbroadcast(-widen(dy) / b * (a / b), b_like)  # not by b², which leaves the range of b
 
     vjp = (da, db)
     return y, vjp
@@ -142,6 +143,7 @@ def power(x, exponent):
     Gradient   dx = dy c x^(c-1);  dc = dy y log(x), where x > 0; 0 where x = 0 (there y does not depend on c > 0)
     Saves      x and exponent (for dx), x and y (for dc)
     Cost       one power forward, one backward
+    Precision  dx in at least float32: c may be tiny where x^(c-1) is huge
     """
     xp = xp_of(x, exponent)
     y = x**exponent
@@ -149,7 +151,7 @@ def power(x, exponent):
 
     def dx(dy):
         lower = exponent - (exponent != 0)  # where c = 0 the factor c is 0, and x^-1 would be infinite at x = 0
-        return unbroadcast(dy * exponent * x**lower, x_like)
+        return unbroadcast(widen(dy) * exponent * widen(x) ** lower, x_like)
 
     def dc(dy):
         logarithm = xp.log(xp.where(x == 0, 1, x))
@@ -347,13 +349,13 @@ def clip(x, *, low=None, high=None):
     """Limit to [low, high]; None for no limit on that side.
 
     Equation   y = min(max(x, low), high)
-    Shapes     x, y (...); low and high are numbers
+    Shapes     x, y (...); low and high are numbers, low < high
     Gradient   dx = dy where low <= x <= high, else 0 (at a limit the convention is dy)
     Saves      inside
     Cost       one pass
     """
     xp = xp_of(x)
-    y = xp.clip(x, low, high)
+    y = xp.clip(x, low, high).astype(x.dtype, copy=False)  # NumPy widens bfloat16
     inside = xp.ones(x.shape, bool)
     if low is not None:
         inside &= x >= low

@@ -28,7 +28,7 @@ def layer_norm(x, weight, bias=None, *, eps=1e-5):
     y = normal * weight
     if bias is not None:
         y += bias
-    x_dtype, has_bias = x.dtype, bias is not None
+    x_dtype, bias_dtype = x.dtype, getattr(bias, "dtype", None)
 
     def vjp(dy):
         dy = widen(dy)
@@ -36,7 +36,7 @@ def layer_norm(x, weight, bias=None, *, eps=1e-5):
         # y = normal * weight + bias
         dnormal = dy * weight
         dweight = (dy * normal).sum(rows).astype(weight.dtype, copy=False)
-        dbias = dy.sum(rows).astype(weight.dtype, copy=False) if has_bias else None
+        dbias = dy.sum(rows).astype(bias_dtype, copy=False) if bias_dtype else None
         # normal = (x - mean) * rstd
         along = (dnormal * normal).mean(-1, keepdims=True)
         dx = (dnormal - dnormal.mean(-1, keepdims=True) - normal * along) * rstd

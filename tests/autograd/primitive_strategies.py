@@ -88,14 +88,15 @@ def broadcastable(count, max_dims=3):
 
 
 def axes(ndim):
-    """One axis, counted from either end; an array without axes lets NumPy reduce it along 0 and -1."""
+    """One axis, counted from either end. An array without axes lets NumPy take its maximum along 0 and -1."""
     return st.integers(-max(ndim, 1), max(ndim, 1) - 1)
 
 
 def several_axes(ndim):
     """None, one axis, or a tuple of them (also of none)."""
-    tuples = st.lists(axes(ndim), max_size=ndim, unique_by=lambda a: a % ndim) if ndim else st.just([])
-    return st.none() | axes(ndim) | tuples.map(tuple)
+    if ndim == 0:
+        return st.sampled_from([None, ()])
+    return st.none() | axes(ndim) | st.lists(axes(ndim), max_size=ndim, unique_by=lambda a: a % ndim).map(tuple)
 
 
 def is_reduced(i, axis, ndim):
@@ -171,10 +172,12 @@ def along_an_axis(draw, floats, min_dims=0, min_side=1, everything=True, **optio
 @st.composite
 def norm(draw, floats, n_parameters):
     """Rows, and one parameter of the rows' length for each of weight and bias, which may be None."""
-    rows, C = draw(shapes(max_dims=2)), draw(st.integers(1, 5))
+    # Two features far from their mean are normalized to ±1 whatever they are: no rounding of x shows how far the
+    # rounding of its mean carries, so there is nothing to hold narrow dtypes against.
+    rows, C = draw(shapes(max_dims=2)), draw(st.integers(1, 5) if floats.away else st.sampled_from([1, 3, 4, 5]))
     eps = draw(st.sampled_from([None, 1e-3, 0.1]))
     # The function bends within √eps where a row is nearly constant. A small eps goes with rows that are not.
-    x = draw(floats((*rows, max(C, 2) if eps is None else C), distinct if eps is None else None))
+    x = draw(floats((*rows, max(C, 2) if floats.away and eps is None else C), distinct if eps is None else None))
     parameters = [draw(floats(x.shape[-1:])) for _ in range(n_parameters)]
     if n_parameters == 2:
         parameters[1] = draw(st.sampled_from([parameters[1], None]))

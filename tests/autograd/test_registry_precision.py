@@ -1,0 +1,149 @@
+"""Extreme values and narrow dtypes, for every primitive: compared with float64, never by differences.
+
+The reference is the op itself in float64, which `test_registry.py` proves, on the same numbers (already rounded). What
+is allowed follows from how a narrow computation can be right at all:
+
+- Each number it writes is rounded: an error of up to eps/2 of its size. An op rounds a few numbers on the way to one
+  result, so a few eps of the largest entry: `ROUNDINGS`.
+- Inputs, dy and what is saved between forward and backward are such rounded numbers. Where a result is a small
+  difference of large ones (softmax of scores near 1000, 1 - y² where y is nearly 1) no arithmetic brings back what
+  their last digit decides. How much it decides is asked of float64: its result again, with each of them moved by eps.
+- Underflow: half the smallest number of the dtype; inside of ops, which compute in at least float32, that of float32.
+
+So an op that loses digits which its inputs, dy and saved numbers still had fails. Where the reference is beyond the
+dtype's range, infinite is right (and NaN, where two such numbers are added); elsewhere neither is.
+"""
+
+import inspect
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+from primitive_strategies import STRATEGIES, Floats, drawn
+from test_primitives import OURS
+
+from autograd.engine import PRIMITIVES, Tensor, is_floating
+from autograd.testing import REGIMES
+
+try:
+    from ml_dtypes import finfo
+except ImportError:
+    finfo = np.finfo
+
+ROUNDINGS = 4
+NUDGES = 4  # float64 runs with everything moved by eps, up or down at random
+FLOAT32 = np.finfo(np.float32)
+
+# Φ = (1 + erf) / 2 lies in [0, 1] and is right to eps; where it is nearly 0, y = x Φ and dx = dy (Φ + x φ) have fewer
+# digits than the rest. (As in other libraries: the way around is another function, erfc.)
+SIZES_INSIDE = {"gelu": lambda x, dy: [abs(x), abs(dy)]}
+
+DTYPES = [
+    "float16",
+    "float32",
+    pytest.param(
+        "bfloat16",
+        marks=pytest.mark.skipif(finfo is np.finfo, reason="bfloat16 in NumPy needs ml_dtypes: the extra bf16"),
+    ),
+]
+MIXING = [
+    name for name in OURS if name == "cast" or PRIMITIVES[name].variadic or len(PRIMITIVES[name].argument_names) > 1
+]
+
+
+def is_float_array(x):
+    return hasattr(x, "dtype") and is_floating(x.dtype)
+
+
+def wide(x):
+    return x.astype(np.float64) if is_float_array(x) else np.dtype(np.float64) if isinstance(x, np.dtype) else x
+
+
+def run(op, inputs, options, dy, between=lambda vjp: None):
+    """[result, gradient of each input, …]; dy: an array, or a function of the result. between: sees the pullback."""
+    leaves = [Tensor(x, requires_grad=is_float_array(x)) if hasattr(x, "dtype") else x for x in inputs]
+    y = op(*leaves, **options)
+    if y.requires_grad:
+        between(y.node.vjp)
+        y.backward(dy)
+    return [y.data, *(x.grad if isinstance(x, Tensor) else None for x in leaves)]
+
+
+def nudged(x, size, rng, least=0.0):
+    """Each number moved by `size` of itself (at least by `least`), up or down."""
+    return x + np.maximum(size * abs(x), least) * rng.choice([-1, 1], x.shape) if is_float_array(x) else x
+
+
+def nudge_saved(vjp, move):
+    """Move the arrays that a pullback saved: the free variables of its closures."""
+    for closure in vjp if isinstance(vjp, tuple) else (vjp,):
+        for cell in (inspect.isfunction(closure) and closure.__closure__) or ():
+            if inspect.isfunction(cell.cell_contents):
+                nudge_saved(cell.cell_contents, move)
+            else:
+                cell.cell_contents = move(cell.cell_contents)
+
+
+def moved_by_rounding(op, inputs, options, dy, exact, size, least):
+    """The largest change in float64 of the result and of each gradient when everything is rounded once."""
+    rng, largest = np.random.default_rng(0), [0.0] * len(exact)
+    for _ in range(NUDGES):
+        inputs_nudged = [nudged(x, size, rng) for x in inputs]
+        options_nudged = {name: nudged(x, size, rng) for name, x in options.items()}
+        others = run(
+            op, inputs_nudged, options_nudged, nudged(dy, size, rng),
+            between=lambda vjp: nudge_saved(vjp, lambda x: nudged(x, size, rng, least)),
+        )  # fmt: skip
+        for i, (other, value) in enumerate(zip(others, exact, strict=True)):
+            if value is not None:
+                largest[i] = max(largest[i], np.nan_to_num(abs(other - value), nan=0).max(initial=0))
+    return largest
+
+
+def require_near_float64(name, case, seed):
+    """Result and gradients of a call against the same call in float64."""
+    op, floats = PRIMITIVES[name], [x for x in case.inputs if is_float_array(x)]
+    with np.errstate(all="ignore"):
+        result = op(*case.inputs, **case.options).data
+        dy = np.asarray(np.random.default_rng(seed).standard_normal(result.shape)).astype(result.dtype)
+        values = run(op, case.inputs, case.options, dy)
+        inputs, options = [wide(x) for x in case.inputs], {name: wide(x) for name, x in case.options.items()}
+        exact = run(op, inputs, options, wide(dy))
+        coarsest = max((x.dtype for x in (*floats, dy)), key=lambda dtype: finfo(dtype).eps)
+        eps, least = float(finfo(coarsest).eps), float(finfo(coarsest).smallest_subnormal)
+        changes = moved_by_rounding(op, inputs, options, wide(dy), exact, eps, least)
+    inside = SIZES_INSIDE[name](inputs[0], wide(dy)) if name in SIZES_INSIDE else [np.zeros(0)] * len(exact)
+    for i, value in enumerate(values):
+        if value is None:
+            continue
+        what = f"the gradient of input {i - 1}" if i else "the result"
+        assert i == 0 or value.dtype == case.inputs[i - 1].dtype
+        size_inside = inside[i].max(initial=0) * max(FLOAT32.eps, float(finfo(np.float64).eps))
+        require_near(what, wide(value), exact[i], finfo(value.dtype), eps, changes[i] + size_inside, least)
+
+
+def require_near(what, value, exact, limits, eps, change, least):
+    inside = abs(exact) < float(limits.max) * (1 - eps)  # False for NaN: e^3000 - e^3000 has no value in float64 either
+    beyond = np.isfinite(exact) & ~inside
+    lost, turned = inside & ~np.isfinite(value), beyond & (np.sign(value) == -np.sign(exact))
+    assert not lost.any(), f"{what} is {value[lost]} where float64 has {exact[lost]}"
+    assert not turned.any(), f"{what} is {value[turned]} where float64 has {exact[turned]}"
+    error = abs(value - exact)[inside].max(initial=0)
+    scale = abs(exact)[inside].max(initial=0)
+    allowed = ROUNDINGS * (eps * scale + change) + least + float(FLOAT32.tiny)
+    assert error <= allowed, f"{what} is off by {error:.3g} ({error / (eps * scale or 1):.3g} eps of the largest entry)"
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", OURS)
+@drawn(data=st.data())
+def test_narrow_dtypes_and_extreme_values_are_near_float64(name, dtype, data):
+    case = data.draw(STRATEGIES[name](Floats(list(REGIMES), [dtype], away=0)))
+    require_near_float64(name, case, data.draw(st.integers(0, 99)))
+
+
+@pytest.mark.parametrize("name", MIXING)
+@drawn(data=st.data())
+def test_inputs_of_different_dtypes_get_gradients_of_their_own(name, data):
+    case = data.draw(STRATEGIES[name](Floats(["normal"], ["float16", "float32", "float64"], away=0)))
+    require_near_float64(name, case, data.draw(st.integers(0, 99)))
