@@ -150,9 +150,8 @@ OTHER_CONVENTION = {
     ("cross_entropy", "all ignored"): "the mean over no targets is 0 here and 0/0 = NaN in PyTorch",
     ("cross_entropy", "nothing"): "the same",
 }
-"""Cases in which PyTorch computes something else, on purpose. Kinks and ties are not among the cases: at a tie of
-`maximum` or `minimum` both give half to each, and of `max` (torch.amax) equal shares; at 0 both `absolute` and `relu`
-give 0; at a limit both `clip` and torch.clamp pass dy on."""
+"""Cases in which PyTorch computes something else, on purpose. At kinks and ties both choose alike (torch.amax and ours
+share equally among several maxima; torch.max along an axis would give all to one)."""
 
 FEW_DIGITS = {
     ("swiglu", "0-d"): "one number whose gate, -1.33, is near the zero of swish': all digits but a few cancel",
