@@ -363,6 +363,8 @@ def laid_out(x, layout):
     "reversed", negative strides; "repeated", only on request since it changes the numbers: what is first along the
     first axis, repeated with stride 0 and read-only, as `np.broadcast_to` makes it.
     """
+    if x.ndim == 0:
+        return x
     backwards = (slice(None, None, -1),) * x.ndim
     if layout == "transposed":
         return x.copy(order="F")
@@ -375,7 +377,7 @@ def laid_out(x, layout):
         every_second[...] = x
         return every_second
     if layout == "repeated":
-        return np.broadcast_to(x[:1], x.shape) if x.ndim else x
+        return np.broadcast_to(x[:1], x.shape)
     return x
 
 

@@ -4,7 +4,7 @@ Broadcasting repeats a smaller array to fit a larger one. Its adjoint is a sum o
 used n times receives n gradients. `unbroadcast` does that sum, in plain sight at the end of every pullback.
 """
 
-from autograd.arrays import widen, xp_of
+from autograd.arrays import is_half, widen, xp_of
 from autograd.engine import primitive
 
 
@@ -355,7 +355,9 @@ def clip(x, *, low=None, high=None):
     Cost       one pass
     """
     xp = xp_of(x)
-    y = xp.clip(x, low, high).astype(x.dtype, copy=False)  # NumPy widens bfloat16
+    y = xp.clip(x, low, high)
+    if is_half(x.dtype):
+        y = y.astype(x.dtype, copy=False)  # NumPy's clip widens bfloat16
     inside = xp.ones(x.shape, bool)
     if low is not None:
         inside &= x >= low

@@ -211,6 +211,7 @@ def test_a_repeated_array_has_one_row_in_memory_and_cannot_be_written():
 )
 def test_a_layout_changes_neither_shape_nor_dtype(x, layout):
     y = laid_out(x, layout)
+    assert isinstance(y, np.ndarray)
     assert (y.shape, y.dtype) == (x.shape, x.dtype)
     assert layout == "repeated" or np.array_equal(x, y)
 
