@@ -81,6 +81,9 @@ class Options:
     debug: bool = False
     """Watch every op for the first NaN or infinity and for arrays overwritten before backward; about half as fast."""
 
+    inspect: bool = False
+    """Before training, print where the memory and the time of one step go, op by op."""
+
     model: ModelChanges = field(default_factory=ModelChanges)
     training: TrainingChanges = field(default_factory=TrainingChanges)
 
@@ -100,6 +103,7 @@ def run(options: Options):
         tinyllm pretrain textbook --data ~/books --run runs/books --steps 3000 --model.hidden-size 256
         tinyllm pretrain --run runs/books --resume
     """
+    from tinyllm.training.inspection import inspection
     from tinyllm.training.progress import training_display
     from tinyllm.training.runs import complete
 
@@ -107,6 +111,8 @@ def run(options: Options):
     try:
         with chosen_kernels(options.kernels):
             work = resumed(options) if options.resume else begun(options)
+            if options.inspect:
+                print(inspection(work.training), end="\n\n")
             result = complete(work, training_display(), options.debug)
     except MemoryError as error:
         raise UserError(f"not enough memory: {error}; choose a smaller model, batch or context") from None

@@ -199,6 +199,18 @@ def test_debug_trains_the_same_weights_and_names_the_op_that_breaks(here, tiny_r
     assert "lower learning rate" in error
 
 
+def test_inspect_shows_memory_and_time_of_a_step_and_changes_no_number(here, tiny_run, through, capsys):
+    capsys.readouterr()
+    assert main([*tiny_run, *STEPS, "--inspect"]) == 0
+    shown = capsys.readouterr().out
+    same_run(here / "my run", through)
+    memory, time = shown.split("Memory of one step")[1].split("Time of one step")
+    assert re.search(r"kept for backward +[\d.]+ kB, by \d+ recorded ops\n", memory)
+    assert re.search(r"blocks\.\*\.attention +rope .* cos float32\[16, 4\], sin float32\[16, 4\]", memory)
+    assert re.search(r"\nlinear +\d+ +\d+ .* reference \d+\n", time)
+    assert re.search(r"\nthe block .* 100\.0%\n", time)
+
+
 def test_what_a_preset_has_switched_on_can_be_switched_off(here, tiny_run):
     assert main([*tiny_run, "--steps", "1", "--model.attention-bias", "False"]) == 0
     assert json.loads((here / "my run" / "config.json").read_text())["model"]["attention_bias"] is False
