@@ -3,15 +3,15 @@
 import os
 
 from autograd.debug.boxes import gather
-from autograd.debug.svg import render
+from autograd.debug.svg import render, summary
 from autograd.engine import Node, Tensor, describe
 
 
 class Drawing:
-    """A graph drawn. svg: the text of the file. A notebook shows it by itself; `.save(path)` writes it."""
+    """A graph drawn. svg: the text of the file; title: its first line. A notebook shows it; `.save(path)` writes it."""
 
-    def __init__(self, svg):
-        self.svg = svg
+    def __init__(self, svg, title):
+        self.svg, self.title = svg, title
 
     def save(self, path):
         """Write the SVG file; returns this drawing."""
@@ -22,7 +22,7 @@ class Drawing:
         return self.svg
 
     def __repr__(self):
-        return f"<drawing, {len(self.svg):,} characters of SVG; .save(path) writes it>"
+        return f"<drawing of {self.title}>"
 
 
 def draw(tensor, *, depth=None, save=None):
@@ -46,7 +46,8 @@ def draw(tensor, *, depth=None, save=None):
     if isinstance(tensor, Tensor) and not tensor.requires_grad:
         raise ValueError("draw: this tensor has no graph; nothing it was computed from requires a gradient")
     root = tensor if isinstance(tensor, Node) else tensor.node or tensor
-    drawing = Drawing(render(gather(root, depth)))
+    frame = gather(root, depth)
+    drawing = Drawing(render(frame), summary(frame))
     return drawing if save is None else drawing.save(save)
 
 

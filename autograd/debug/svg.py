@@ -41,7 +41,7 @@ def render(root):
     plans = lay_out(root)
     corners = corners_of(root, plans)
     names = {box: f"b{i}" for i, box in enumerate(boxes)}
-    title, legend = summary(boxes), legend_entries(boxes)
+    title, legend = summary(root), legend_entries(boxes)
     words = max(len(title) * CELL * ROWS["name"][0], sum(entry_width(text) for _, text in legend))
     width = max(plans[root].width, words) + 2 * MARGIN
     height = plans[root].height + HEADER + LEGEND + 2 * MARGIN
@@ -63,15 +63,17 @@ width="{width:.0f}" height="{height:.0f}" viewBox="0 0 {width:.0f} {height:.0f}"
 """
 
 
-def summary(boxes):
+def summary(root):
     """What is drawn, in one line."""
+    boxes = [box for box, _ in root.boxes()]
     ops = [node for box in boxes for node in box.nodes]
     leaves = sum(len(box.leaves) for box in boxes)
     counts = f"{leaves} {'leaf' if leaves == 1 else 'leaves'} ({quantity(sum(b.parameters for b in boxes), 'number')})"
     if not ops:
         return counts
     last = max(ops, key=lambda node: node.number)
-    return f"{last.name} {describe(last)}: {quantity(len(ops), 'op')}, {counts}"
+    merged = f" in {len(boxes)} boxes" if any(box.kind == "layer" for box in boxes) else ""
+    return f"{last.name} {describe(last)}: {quantity(len(ops), 'op')}{merged}, {counts}"
 
 
 def corners_of(root, plans):

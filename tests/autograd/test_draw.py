@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -80,6 +81,7 @@ def points(arrow):
             found.append((1 - STEPS) * here + STEPS * end)
             here = end
         else:
+            assert values[5] > here[1] + 1, "an arrow jumps sideways"
             p, t = np.array([here, values[0:2], values[2:4], values[4:6]]), STEPS
             found.append(np.hstack([(1 - t) ** 3, 3 * t * (1 - t) ** 2, 3 * t**2 * (1 - t), t**3]) @ p)
             here = values[4], values[5]
@@ -295,6 +297,12 @@ def test_shortcuts_are_the_residual_connections():
     assert not [a for a in Picture(ag.debug.draw(attention())).arrows if a.get("class") == "arrow shortcut"]
 
 
+def test_an_arrow_is_no_shortcut_because_another_way_leads_to_its_target_from_elsewhere():
+    y, z = ag.tanh(leaf(2)), ag.exp(leaf(2))
+    picture = Picture(ag.debug.draw(ag.exp(y) * (y * z)))
+    assert {arrow.get("class") for arrow in picture.arrows} == {"arrow"}
+
+
 def test_a_block_stands_in_straight_columns():
     """What the eye follows down a block, from its input to its output, has one x; so has each of its three heads."""
     for family in (gpt2, llama):
@@ -341,6 +349,38 @@ def test_a_tied_weight_is_one_box_with_two_arrows():
     ]  # fmt: skip
 
 
+def test_a_weight_that_two_layers_share_is_in_neither():
+    w, x = leaf(3, 3), leaf(2, 3)
+    y = x
+    for name in ("first", "second"):
+        with ag.scope(name):
+            y = ag.tanh(y @ w)
+    picture = Picture(ag.debug.draw(y, depth=1))
+    assert sorted(picture.pairs()) == [("first", "second"), ("first.b", "first"), ("first.b", "second")]
+
+
+def test_where_a_leaf_is_drawn():
+    """In a graph with many leaves the parameters of layers stand in their ops; inputs and what is used twice do not."""
+    square, twice, weights = leaf(4), leaf(4), [leaf(4, 4) for _ in range(7)]
+    with ag.scope("outer"):
+        y = ag.tanh(leaf(2, 4) * 2)
+        with ag.scope("inner"):
+            y = ag.tanh(ag.linear(leaf(2, 4), weights[0])) + y
+            y = y + square * square
+            y = y + ag.where(np.array([True]), twice, twice)
+        for w in weights[1:]:
+            y = ag.linear(y, w)
+    picture = Picture(ag.debug.draw(y))
+    boxes = {picture.texts(box)[0]: rectangle(box) for box in picture.of_kind("leaf")}
+    assert set(boxes) == {"x", "a, b", "outer.inner.a"}
+    frames = {frame.get("data-path"): rectangle(frame) for frame in picture.frames}
+    for box in boxes.values():
+        assert overlap(box, frames["outer"])
+        assert not overlap(box, frames["outer.inner"])
+    inside = [text.text for box in picture.of_kind("op") for text in box.iter() if text.get("class") == "leaf"]
+    assert inside.count("weight float64[4, 4]") == 7
+
+
 def test_the_leaves_of_a_recomputed_block_are_counted_in_its_box():
     _, model = loss(gpt2, 1)
     x = model.embedding(IDS)
@@ -358,6 +398,8 @@ def test_tooltips_say_what_the_boxes_do_not():
     boxes = Picture(ag.debug.draw(y)).boxes.values()
     titles = [box.find(f"{SVG}title").text for box in boxes]
     assert "multiply -> float64[3]\nlayer here\na: a leaf, float64[3]\nb: no gradient\nkeeps 0 bytes" in "".join(titles)
+    weighted = Picture(ag.debug.draw(ag.linear(leaf(2, 3), leaf(4, 3)))).of_kind("op")[0].find(f"{SVG}title").text
+    assert weighted.endswith("keeps 0 bytes for backward")  # but for the leaves, which live anyway
     assert "exp -> float64[3]\nlayer here\nx: multiply, float64[3]\nkeeps 24 bytes for backward (y)" in titles
 
 
@@ -392,6 +434,8 @@ def test_a_long_or_wide_name_is_cut_and_stays_in_its_box():
 def test_a_drawing_is_an_accessible_picture_with_a_background_of_its_own():
     root = Picture(ag.debug.draw(polynomial())).root
     assert root.get("role") == "img"
+    assert str(ag.debug.draw(polynomial())) == "<drawing of add float64[]: 2 ops, 1 leaf (1 number)>"
+    assert ": 281 ops in 17 boxes, 111 leaves (" in str(ag.debug.draw(loss(llama, 12)[0]))
     assert root.get("aria-label") == root.find(f"{SVG}title").text == "add float64[]: 2 ops, 1 leaf (1 number)"
     assert root.find(f"{SVG}rect").get("class") == "paper"
     assert all(rule.startswith(".autograd-graph") for rule in root.find(f"{SVG}style").text.strip().splitlines())
@@ -512,3 +556,12 @@ def test_a_node_shows_its_graph_in_a_notebook_while_there_is_one():
     for _ in range(300):
         long = ag.tanh(long)
     assert long.node._repr_svg_() is None
+
+
+def test_the_picture_in_the_docs_is_what_its_page_draws():
+    """If a drawing changed on purpose: the command in docs/debugging.md makes the picture again."""
+    picture = Path(__file__).parents[2] / "docs" / "images" / "block.svg"
+    config = gpt2.config(vocab_size=50, hidden_size=16, num_hidden_layers=1, num_attention_heads=2)
+    x = Tensor(np.zeros((2, 8, 16), np.float32), requires_grad=True)
+    y = Decoder(config).blocks[0](x, np.arange(8), None, lambda x: x)
+    assert ag.debug.draw(y).svg == picture.read_text(encoding="utf-8")
