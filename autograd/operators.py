@@ -1,7 +1,7 @@
 """The one table of operators and methods that Tensors have. Everything else is a function: `ag.softmax(x)`."""
 
 from autograd import ops
-from autograd.debug import display
+from autograd.debug.drawing import display
 from autograd.engine import Node, Tensor
 
 

@@ -8,7 +8,7 @@ Each mode puts its own function around what the engine does with an op (`context
 of a `with` block, in this thread. Outside such a block nothing is left of it.
 """
 
-from autograd.debug.draw import Drawing, draw
+from autograd.debug.drawing.draw import Drawing, draw
 from autograd.debug.first_nan import NonFinite, first_nan
 from autograd.debug.guard import Overwritten, guard
 from autograd.debug.ledger import ledger

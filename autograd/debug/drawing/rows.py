@@ -4,7 +4,7 @@ import bisect
 import dataclasses
 import itertools
 
-from autograd.debug.boxes import Frame
+from autograd.debug.drawing.boxes import Frame
 
 BETWEEN = 18  # between neighbours in a row
 WEIGHTS = 1.0, 0.5, 8.0  # how straight a piece of an arrow is to be: with no bend, a bend at one end, two bends

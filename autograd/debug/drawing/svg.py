@@ -3,9 +3,9 @@
 import itertools
 from html import escape
 
-from autograd.debug.boxes import Frame
-from autograd.debug.captions import CELL, ROWS, quantity, shortened, text_width
-from autograd.debug.layout import PADDING, hops, lay_out, size, slot, verticals
+from autograd.debug.drawing.boxes import Frame
+from autograd.debug.drawing.captions import CELL, ROWS, quantity, shortened, text_width
+from autograd.debug.drawing.layout import PADDING, hops, lay_out, size, slot, verticals
 from autograd.engine import describe
 
 MARGIN = 16

@@ -4,8 +4,8 @@ from html import escape
 
 import numpy as np
 
-from autograd.debug.boxes import gather
-from autograd.debug.svg import render
+from autograd.debug.drawing.boxes import gather
+from autograd.debug.drawing.svg import render
 from autograd.engine import describe
 
 LARGEST = 200  # boxes that a notebook draws unasked

@@ -9,9 +9,9 @@ the border of a frame has a port there, which both sides of the border share.
 import dataclasses
 import itertools
 
-from autograd.debug.boxes import Box, Frame
-from autograd.debug.captions import ROWS, text_width
-from autograd.debug.rows import SHORTCUT, WEIGHTS, Place, align, order
+from autograd.debug.drawing.boxes import Box, Frame
+from autograd.debug.drawing.captions import ROWS, text_width
+from autograd.debug.drawing.rows import SHORTCUT, WEIGHTS, Place, align, order
 
 PADDING = 10  # between the border of a box or a frame and what is in it
 MANY_BENDS = 20_000

@@ -9,7 +9,7 @@ import dataclasses
 import itertools
 import math
 
-from autograd.debug.captions import FEW_LINES, describe_box
+from autograd.debug.drawing.captions import FEW_LINES, describe_box
 from autograd.engine import Tensor, reachable
 
 FEW = 60  # boxes that a reader takes in

@@ -2,8 +2,8 @@
 
 import os
 
-from autograd.debug.boxes import gather
-from autograd.debug.svg import render, summary
+from autograd.debug.drawing.boxes import gather
+from autograd.debug.drawing.svg import render, summary
 from autograd.engine import Node, Tensor, describe
 
 
