@@ -4,6 +4,8 @@ The bar, relative to the largest entry of each parameter, is 1e-4 in float32 and
 that leave a run looking healthy must exceed it: weight decay of the norms, and Adam's eps inside the square root.
 """
 
+import functools
+
 import pytest
 from measurements import record
 from model_pairs import PAIRS, our_model, their_loss, their_weights, token_batches
@@ -18,11 +20,11 @@ RATE = {"adamw": 1e-3, "sgd": 1e-2}
 TABLE = f"{STEPS} training steps against PyTorch: worst error of a parameter"
 
 
-def train_ours(model, optimizer, groups=None):
+def train_ours(model, optimizer, groups, eps):
     """dict name -> parameter after the steps, and at how many of them the gradient was clipped."""
     store = ParameterStore(model, groups)
     if optimizer == "adamw":
-        rule = AdamW(store, lr=RATE["adamw"], betas=BETAS, eps=EPS, weight_decay=DECAY)
+        rule = AdamW(store, lr=RATE["adamw"], betas=BETAS, eps=eps, weight_decay=DECAY)
     else:
         rule = SGD(store, lr=RATE["sgd"], momentum=MOMENTUM, weight_decay=DECAY)
     clipped = 0
@@ -33,9 +35,13 @@ def train_ours(model, optimizer, groups=None):
     return store.weights(), clipped
 
 
-def train_theirs(pair, weights, optimizer):
+@functools.cache
+def train_theirs(name, optimizer, dtype, eps):
+    """dict name -> parameter after the steps."""
+    pair = PAIRS[name]
+    weights = their_weights(our_model(pair.config, dtype))
     make = {
-        "adamw": lambda groups: torch.optim.AdamW(groups, betas=BETAS, eps=EPS),
+        "adamw": lambda groups: torch.optim.AdamW(groups, betas=BETAS, eps=eps),
         "sgd": lambda groups: torch.optim.SGD(groups, momentum=MOMENTUM),
     }[optimizer]
     training = TorchTraining(weights, lambda *batch: their_loss(pair, *batch), make, weight_decay=DECAY, clip=CLIP)
@@ -44,15 +50,14 @@ def train_theirs(pair, weights, optimizer):
     return {name: weight.detach().numpy() for name, weight in weights.items()}
 
 
-def errors_after_training(name, optimizer, dtype, groups=None):
+def errors_after_training(name, optimizer, dtype, *, groups=None, eps=EPS):
     """(dict parameter -> error relative to its largest entry, at how many steps the gradient was clipped).
 
     Without parameters whose gradient is zero by symmetry: theirs is rounding alone, and Adam makes full steps of it.
     """
     pair = PAIRS[name]
-    model = our_model(pair.config, dtype)
-    theirs = train_theirs(pair, their_weights(model), optimizer)
-    ours, clipped = train_ours(model, optimizer, groups)
+    theirs = train_theirs(name, optimizer, dtype, eps)
+    ours, clipped = train_ours(our_model(pair.config, dtype), optimizer, groups, eps)
     compared = {parameter: b for parameter, b in theirs.items() if not pair.is_zero_by_symmetry(parameter)}
     errors = {parameter: float(abs(ours[parameter] - b).max() / abs(b).max()) for parameter, b in compared.items()}
     return errors, clipped
@@ -76,7 +81,7 @@ def decays_norms(name, parameter):
 @pytest.mark.parametrize("optimizer", RATE)
 def test_planted_weight_decay_of_the_norms_is_noticed(optimizer, dtype):
     groups = {"decay": decays_norms, "no_decay": lambda name, parameter: True}
-    errors, _ = errors_after_training("gpt2", optimizer, dtype, groups)
+    errors, _ = errors_after_training("gpt2", optimizer, dtype, groups=groups)
     norms = [error for parameter, error in errors.items() if parameter.endswith("norm.weight")]
     assert min(norms) > BARS[dtype]
     record(TABLE, f"planted: norms decay, gpt2, {optimizer}", **{dtype: max(norms)})
@@ -103,6 +108,5 @@ def test_planted_eps_inside_the_root_is_noticed(name, dtype, monkeypatch):
 def test_the_mistake_of_the_planted_rule_is_its_eps_alone(dtype, monkeypatch):
     """With a vanishing eps it is AdamW in another order of rounding, and agrees."""
     monkeypatch.setattr(optimizers, "adamw", adamw_with_eps_inside)
-    monkeypatch.setitem(globals(), "EPS", 1e-30)
-    errors, _ = errors_after_training("llama", "adamw", dtype)
+    errors, _ = errors_after_training("llama", "adamw", dtype, eps=1e-30)
     assert max(errors.values()) <= BARS[dtype]
