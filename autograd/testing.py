@@ -108,8 +108,8 @@ class Proof:
         return (y_at(x + self.h * direction) - y_at(x - self.h * direction)) / (2 * self.h)
 
     def rounding(self, size_of_y):
-        """What a difference over 2h cannot resolve: the last few bits of y, divided by h."""
-        return 8 * np.finfo(np.float64).eps * size_of_y / self.h
+        """What cannot be resolved: the last few bits of y, divided by h, in a difference; those of dy in a gradient."""
+        return 8 * np.finfo(np.float64).eps * (size_of_y / self.h + 1)
 
     def along_a_direction(self, i, y_at, x, dy, dx, rng):
         """One number: Σ dx v must be the slope of L(x + t v), L = Σ y dy."""
@@ -121,7 +121,7 @@ class Proof:
         if not abs(claimed - measured) <= allowed:
             self.each_element(i, y_at, x, dy, dx)
             self.fail(f"gradient of {self.input(i)} along a random direction", claimed, measured, scale)
-        self.worst = max(self.worst, abs(claimed - measured) / (scale or 1))
+        self.worst = max(self.worst, self.rtol * abs(claimed - measured) / allowed)
 
     def each_element(self, i, y_at, x, dy, dx):
         """After a failure along a direction: which element is it? All of a small input, 500 of a large one."""
@@ -173,10 +173,11 @@ class Proof:
         """Largest error against the largest entry."""
         scale = float(np.abs(measured).max(initial=0))
         error = np.abs(claimed - measured)
-        if not (error <= self.rtol * scale + rounding).all():
+        allowed = self.rtol * scale + rounding
+        if not (error <= allowed).all():
             worst = int(np.argmax(np.where(np.isnan(error), np.inf, error)))
             self.fail(where(worst), claimed[worst], measured[worst], scale)
-        self.worst = max(self.worst, float(error.max(initial=0)) / (scale or 1))
+        self.worst = max(self.worst, self.rtol * float(error.max(initial=0)) / allowed)  # relative, beyond rounding
 
     def fail(self, where, claimed, measured, scale):
         raise AssertionError(

@@ -79,6 +79,15 @@ def test_check_vjp_needs_no_engine_and_takes_integers_and_numbers():
     check_vjp(forward, vjp, np.ones((3, 2), np.float32), np.array([2, 2, 0]), 3.0)
 
 
+def test_terms_of_a_gradient_that_cancel_may_leave_their_last_bits():
+    def zero(x):
+        return 0 * x
+
+    check_vjp(zero, lambda dy, x: dy * 0.3 - dy * 0.1 - dy * 0.2, np.ones(3))  # not exactly 0
+    with pytest.raises(AssertionError, match="zero: "):
+        check_vjp(zero, lambda dy, x: dy * 1e-13, np.ones(3))
+
+
 def test_check_gradient_goes_through_the_engine():
     check_gradient(lambda x, w: ag.softmax(x @ w) * x[0, 0], sample_array((2, 3)), sample_array((3, 4), seed=1))
     check_gradient(lambda x, unused: ag.exp(x).sum(), np.ones(2), np.ones(3))
