@@ -73,7 +73,9 @@ def run(op, inputs, options, dy, between=lambda vjp: None):
 
 def nudged(x, size, rng, least=0.0):
     """Each number moved by `size` of itself (at least by `least`), up or down."""
-    return x + np.maximum(size * abs(x), least) * rng.choice([-1, 1], x.shape) if is_float_array(x) else x
+    if not is_float_array(x):
+        return x
+    return np.where(np.isinf(x), x, x + np.maximum(size * abs(x), least) * rng.choice([-1, 1], x.shape))
 
 
 def nudge_saved(vjp, move):
@@ -98,7 +100,7 @@ def moved_by_rounding(op, inputs, options, dy, exact, size, least):
         )  # fmt: skip
         for i, (other, value) in enumerate(zip(others, exact, strict=True)):
             if value is not None:
-                largest[i] = max(largest[i], np.nan_to_num(abs(other - value), nan=0).max(initial=0))
+                largest[i] = max(largest[i], abs(other - value)[np.isfinite(value)].max(initial=0))
     return largest
 
 
