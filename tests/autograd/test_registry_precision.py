@@ -17,6 +17,7 @@ a call whose result left the range: a training step that overflows is not made.
 """
 
 import inspect
+import math
 
 import hypothesis.strategies as st
 import numpy as np
@@ -36,9 +37,14 @@ ROUNDINGS = {2: 1, 4: 4, 8: 4}  # by bytes of the coarsest dtype
 NUDGES = 4  # float64 runs with everything moved by eps, up or down at random
 FLOAT32 = np.finfo(np.float32)
 
-# Φ = (1 + erf) / 2 lies in [0, 1] and is right to eps; where it is nearly 0, y = x Φ and dx = dy (Φ + x φ) have fewer
-# digits than the rest. (As in other libraries: the way around is another function, erfc.)
-SIZES_INSIDE = {"gelu": lambda x, dy: [abs(x), abs(dy)]}
+# How large the numbers are that are rounded inside, for the result and each gradient, where that is more than all of
+# the above, as in other libraries too.
+# gelu: Φ = (1 + erf) / 2 is right to eps; where it is nearly 0, y = x Φ and dx = dy (Φ + x φ) have fewer digits.
+# cross_entropy: log Σ exp of a sum that is at least 1: a small loss is right to eps for each row, not to eps of itself.
+SIZES_INSIDE = {
+    "gelu": lambda x, dy: [abs(x), abs(dy)],
+    "cross_entropy": lambda logits, dy: [np.full(1, math.prod(logits.shape[:-1])), np.zeros(0), np.zeros(0)],
+}
 
 DTYPES = [
     "float16",
