@@ -194,7 +194,7 @@ def attention(draw, floats):
     H, S = G * share, T + extra
     q, k, v = (draw(floats(shape)) for shape in ((B, H, T, D), (B, G, S, D), (B, G, S, D)))
     *others, keys = (n if draw(st.booleans()) else 1 for n in (B, H, T, S))
-    # One bias for all keys of a query changes nothing but how each score is rounded; no rounding of the bias shows that.
+    # One bias for all keys of a query changes only how each score is rounded; no rounding of the bias shows that.
     bias_shape = (*others, keys if floats.away else S)[draw(st.integers(0, 4 if floats.away else 3)) :]
     options = draw(
         some(
