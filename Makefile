@@ -19,7 +19,7 @@ quickstart: .venv/.for-quickstart
 	@if [ -n "$$DATA" ]; then .venv/bin/tinyllm quickstart --data "$$DATA"; else .venv/bin/tinyllm quickstart; fi
 
 test: .venv/.for-test
-	.venv/bin/python -m pytest --ignore=tests/parity
+	.venv/bin/python -m pytest --ignore=tests/parity --ignore=tests/conformance
 
 test-parity: .venv/.for-parity
 	.venv/bin/python -m pytest -rs tests/parity tests/conformance
@@ -50,8 +50,8 @@ clean:
 # --- Environments -----------------------------------------------------------------------------------------------------
 
 .venv/.for-quickstart: PACKAGES = --editable '.[cli,plot]'
-.venv/.for-test: PACKAGES = --editable '.[cli,plot,test]'
-.venv/.for-parity: PACKAGES = --editable '.[cli,plot,test,parity]'
+.venv/.for-test: PACKAGES = --editable '.[cli,plot,test,bf16]'
+.venv/.for-parity: PACKAGES = --editable '.[cli,plot,test,bf16,parity]'
 .venv/.for-lint: PACKAGES = --editable '.[dev]'
 .venvs/numpy/.ready: PACKAGES = numpy
 .venvs/base/.ready: PACKAGES = .
