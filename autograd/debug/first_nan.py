@@ -34,7 +34,7 @@ def first_nan():
 
     The error names the op, its layer, the range of each input and the line that called it. Infinities that come in
     as constants may pass (a mask of -inf is one); a NaN may not. Every result is read once more: a training step takes
-    some tens of percent longer (docs/benchmarks.md).
+    about a tenth longer (docs/benchmarks.md).
     """
     run, record, pull = context.run, context.record, context.pull
     lines = weakref.WeakKeyDictionary()  # node -> the line that called its op
