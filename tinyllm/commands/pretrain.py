@@ -79,7 +79,7 @@ class Options:
     """auto (the fastest installed), reference, or a backend by name."""
 
     debug: bool = False
-    """Watch every op for the first NaN or infinity and for arrays overwritten before backward. A step takes half as long again."""
+    """Watch every op for the first NaN and for arrays overwritten before backward. A step takes half as long again."""
 
     inspect: bool = False
     """Before training, print where the memory and the time of one step go, op by op."""

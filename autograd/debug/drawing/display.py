@@ -24,7 +24,8 @@ def tensor_html(tensor):
         facts.append("has a gradient")
     values = np.array2string(tensor.numpy(), threshold=100, precision=4)
     title = " · ".join(f"<b>{escape(fact)}</b>" if i == 0 else escape(fact) for i, fact in enumerate(facts))
-    return f'<div class="autograd-tensor"><code>Tensor</code> {title}<pre style="font-family: monospace">{escape(values)}</pre></div>'
+    shown = f'<pre style="font-family: monospace">{escape(values)}</pre>'
+    return f'<div class="autograd-tensor"><code>Tensor</code> {title}{shown}</div>'
 
 
 def node_svg(node):
