@@ -127,7 +127,7 @@ class Primitive:
         self.argument_names = body.__code__.co_varnames[: body.__code__.co_argcount]
         self.defaults = dict(zip(reversed(self.argument_names), reversed(body.__defaults__ or ()), strict=False))
         self.variadic = inspect.getfullargspec(body).varargs
-        namesake = PRIMITIVES.get(self.name, self)
+        namesake = PRIMITIVES.get(self.name, self)  # one from another module stays where it is, this goes beside it
         PRIMITIVES[self.name if namesake.__module__ == self.__module__ else f"{self.__module__}.{self.name}"] = self
 
     def kernel(self, backend):
@@ -368,4 +368,5 @@ def layer(path):
     return f", layer {'.'.join(path)}" if path else ""
 
 
+# What a mode of `autograd.debug` may put its own function around.
 Context.run, Context.record, Context.pull = map(staticmethod, (kernels.run, Node, Node.pull))

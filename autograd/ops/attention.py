@@ -16,7 +16,7 @@ import numpy as np
 
 from autograd.arrays import matmul as product
 from autograd.arrays import widen, xp_of
-from autograd.engine import primitive
+from autograd.engine import describe, primitive
 from autograd.ops.linalg import swap
 
 
@@ -54,6 +54,7 @@ def attention(q, k, v, *, causal=True, window=None, segments=None, bias=None):
     Source     Vaswani et al. 2017, equation 1; grouped heads: Ainslie et al. 2023
     """
     check_shapes(q, k, v)
+    check_masks(len(q), k.shape[2], window, segments)
     xp = xp_of(q)
     (B, H, T, D), (G, S) = q.shape, k.shape[1:3]
     scale = 1 / math.sqrt(D)
@@ -108,3 +109,11 @@ def check_shapes(q, k, v):
         raise ValueError(f"attention: {q.shape[1]} query heads cannot share {k.shape[1]} key heads evenly")
     if k.shape[2] < q.shape[2]:
         raise ValueError(f"attention: {q.shape[2]} queries stand at the end of only {k.shape[2]} keys")
+
+
+def check_masks(B, S, window, segments):
+    """A window holds the query's own key at least; segments number every key of every sample."""
+    if window is not None and window < 1:
+        raise ValueError(f"attention: a window counts keys up to the query's own, so it is at least 1, not {window}")
+    if segments is not None and getattr(segments, "shape", None) != (B, S):
+        raise ValueError(f"attention: segments must be an array (B, S) = [{B}, {S}], not {describe(segments)}")

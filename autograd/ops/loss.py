@@ -55,6 +55,8 @@ def check(logits, targets, ignore_index, reduction):
     """Targets must be whole numbers that name a column of the logits, or ignore_index."""
     if reduction not in ("mean", "sum", "none"):
         raise ValueError(f'cross_entropy: reduction is "mean", "sum" or "none", not {reduction!r}')
+    if not hasattr(targets, "dtype"):
+        raise TypeError(f"cross_entropy: targets must be an array of integers, not {type(targets).__name__}")
     if targets.shape != logits.shape[:-1]:
         raise ValueError(
             f"cross_entropy takes logits (..., V) and targets (...); got {list(logits.shape)} and {list(targets.shape)}"

@@ -131,6 +131,22 @@ def heads(*shapes):
             ValueError,
             "3 queries stand at the end of only 2",
         ),
+        (lambda: ag.cross_entropy(ONES, [0, 1]), TypeError, "targets must be an array of integers, not list"),
+        (
+            lambda: ag.attention(*heads(*[(1, 1, 3, 2)] * 3), window=0),
+            ValueError,
+            "a window counts keys up to the query's own, so it is at least 1, not 0",
+        ),
+        (
+            lambda: ag.attention(*heads(*[(1, 1, 3, 2)] * 3), segments=np.zeros((1, 2), int)),
+            ValueError,
+            "segments must be an array (B, S) = [1, 3], not int64[1, 2]",
+        ),
+        (
+            lambda: ag.attention(*heads(*[(1, 1, 3, 2)] * 3), segments=[[0, 0, 0]]),
+            ValueError,
+            "segments must be an array (B, S) = [1, 3], not list",
+        ),
         (lambda: arrays.to_device(ONES, "gpu"), ValueError, 'device is "cpu" or "cuda", not \'gpu\''),
     ],
 )
