@@ -263,6 +263,8 @@ class Terminal:
 
         self.master, slave = pty.openpty()
         terminal = "import fcntl, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0)\n"  # so that ^C becomes a signal
+        # A job in the background ignores that signal, and so do the processes it starts, these tests among them.
+        terminal += "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         streams = {"stdin": slave, "stdout": slave, "stderr": subprocess.STDOUT, "start_new_session": True}
         self.process = start(words, terminal + TINY + code, **streams, env=os.environ | environment)
         os.close(slave)
