@@ -7,11 +7,13 @@ dtypes it does not do. The reference then runs, and the count shows it.
 
 import importlib
 import pkgutil
+import warnings
 from collections import Counter, defaultdict
 
 from autograd.context import context
 
 _counts = defaultdict(Counter)
+_unusable = set()  # backends that could not be imported
 
 
 def available():
@@ -24,14 +26,27 @@ def available():
 
 
 def load(names):
-    """Import the named backends ("reference" needs none) and return the tuple of names to try, in order."""
+    """Import the named backends ("reference" needs none) and return the tuple of those to try, in order."""
     wanted = [name for name in names if name != "reference"]
     for name in wanted:
         if name not in available():
             known = ", ".join(("reference", *available()))
             raise ValueError(f"no kernels named {name!r} in this version; there are: {known}")
+    return tuple(name for name in wanted if importable(name))
+
+
+def importable(name):
+    """Import a backend. If what it needs is missing or broken, say so once; the reference runs then."""
+    if name in _unusable:
+        return False
+    try:
         importlib.import_module(f"autograd.backends.{name}")
-    return tuple(wanted)
+    except Exception as error:  # a compiler can break in any way
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        warnings.warn(f"the kernels {name!r} cannot be used here ({reason}); the reference runs", stacklevel=4)
+        _unusable.add(name)
+        return False
+    return True
 
 
 def use_kernels(*names):

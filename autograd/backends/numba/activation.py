@@ -1,0 +1,93 @@
+"""The nonlinearities of feed-forward layers, one pass forward and one backward, saving their inputs only."""
+
+import math
+
+import numpy as np
+from numba import float32, prange, void
+
+from autograd.backends.numba.building import PIECE, compiled
+from autograd.backends.numba.formulas import HALF, ONE, TWO, erf, exp, f32, logistic
+from autograd.ops.activation import gelu
+
+ROOT_HALF, DENSITY_AT_0 = f32(math.sqrt(0.5)), f32(1 / math.sqrt(2 * math.pi))
+A, THREE_C = f32(math.sqrt(2 / math.pi)), f32(3 * 0.044715)
+C = f32(0.044715)
+
+flat = float32[::1]
+
+
+def elementwise(n_inputs, n_outputs=1):
+    """Signature of a kernel over flat arrays: inputs, then outputs."""
+    return void(*[flat] * (n_inputs + n_outputs))
+
+
+@compiled(elementwise(1), parallel=True)
+def gelu_forward(x, y):
+    """y = x Φ(x)"""
+    for piece in prange((x.size + PIECE - 1) // PIECE):
+        xs, ys = x[piece * PIECE : (piece + 1) * PIECE], y[piece * PIECE : (piece + 1) * PIECE]
+        for i in range(xs.size):
+            ys[i] = xs[i] * HALF * (ONE + erf(xs[i] * ROOT_HALF))
+
+
+@compiled(elementwise(2), parallel=True)
+def gelu_backward(x, dy, dx):
+    """dx = dy (Φ + x φ)"""
+    for piece in prange((x.size + PIECE - 1) // PIECE):
+        here = slice(piece * PIECE, (piece + 1) * PIECE)
+        xs, dys, dxs = x[here], dy[here], dx[here]
+        for i in range(xs.size):
+            cdf = HALF * (ONE + erf(xs[i] * ROOT_HALF))
+            density = DENSITY_AT_0 * exp(-HALF * xs[i] * xs[i])
+            dxs[i] = dys[i] * (cdf + xs[i] * density)
+
+
+@compiled(elementwise(1), parallel=True)
+def gelu_tanh_forward(x, y):
+    """y = x (1 + tanh(u)) / 2 = x σ(2u), u = a (x + c x³)"""
+    for piece in prange((x.size + PIECE - 1) // PIECE):
+        here = slice(piece * PIECE, (piece + 1) * PIECE)
+        xs, ys = x[here], y[here]
+        for i in range(xs.size):
+            ys[i] = xs[i] * logistic(TWO * A * xs[i] * (ONE + C * xs[i] * xs[i]))
+
+
+@compiled(elementwise(2), parallel=True)
+def gelu_tanh_backward(x, dy, dx):
+    """dx = dy (σ + x σ (1 - σ) 2u'), σ = σ(2u)"""
+    for piece in prange((x.size + PIECE - 1) // PIECE):
+        here = slice(piece * PIECE, (piece + 1) * PIECE)
+        xs, dys, dxs = x[here], dy[here], dx[here]
+        for i in range(xs.size):
+            square = xs[i] * xs[i]
+            e = exp(-TWO * A * xs[i] * (ONE + C * square))
+            s = ONE / (ONE + e)
+            # 1 - σ = e σ, which keeps its digits where σ is near 1
+            dxs[i] = dys[i] * (s + xs[i] * (s * (e * s)) * (TWO * A * (ONE + THREE_C * square)))
+
+
+def is_float32(*arrays):
+    return all(isinstance(x, np.ndarray) and x.dtype == np.float32 for x in arrays)
+
+
+def flatten(x):
+    return np.ascontiguousarray(x).reshape(-1)
+
+
+@gelu.kernel("numba")
+def gelu_kernel(x, *, approximate="none"):
+    if not is_float32(x) or approximate not in ("none", "tanh"):
+        return NotImplemented
+    forward, backward = (
+        (gelu_forward, gelu_backward) if approximate == "none" else (gelu_tanh_forward, gelu_tanh_backward)
+    )
+    shape, xs = x.shape, flatten(x)
+    y = np.empty_like(xs)
+    forward(xs, y)
+
+    def vjp(dy):
+        dx = np.empty_like(xs)
+        backward(xs, flatten(dy), dx)
+        return (dx.reshape(shape),)
+
+    return y.reshape(shape), vjp

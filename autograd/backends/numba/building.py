@@ -1,0 +1,63 @@
+"""How a loop becomes a kernel: compiled when this backend is imported, for stated types, and kept on disk.
+
+Numba's cache notices a change of the file that a kernel stands in, not of the formulas that it copies from another. So
+the folder is named after the contents of all files here: whatever changes, everything is compiled anew, once.
+"""
+
+import functools
+import hashlib
+import os
+from pathlib import Path
+
+import llvmlite.binding
+import numba
+
+FLAGS = {"fastmath": {"reassoc", "contract", "arcp", "nsz"}, "error_model": "numpy"}
+"""For the compiler: sums may be reordered and products fused, but NaN and infinity keep their meaning; a division by
+zero gives infinity and no exception, whose branch would keep loops from being vectorized."""
+
+PIECE = 8192
+"""Elements of a flat array that one thread takes at a time; they stay in its cache."""
+
+
+@functools.cache
+def cache_folder():
+    """Where compiled kernels are kept. NUMBA_CACHE_DIR, if set, is used as it is."""
+    sources = [*sorted(Path(__file__).parent.glob("*.py")), Path(__file__).parents[2] / "arrays.py"]
+    contents = hashlib.sha256(b"".join(path.read_bytes() for path in sources) + numba.__version__.encode())
+    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return root / "tinyllm" / "kernels" / contents.hexdigest()[:16]
+
+
+def compiled(*signatures, parallel=False):
+    """Compile a loop now, for exactly these types: nothing is compiled in mid-training."""
+
+    def build(body):
+        options = {"parallel": parallel, "nogil": True, **FLAGS}
+        before = numba.config.CACHE_DIR
+        numba.config.CACHE_DIR = before or str(cache_folder())
+        try:
+            return numba.njit(list(signatures), cache=True, **options)(body)
+        except (OSError, RuntimeError):  # nowhere to write: compile each time
+            return numba.njit(list(signatures), **options)(body)
+        finally:
+            numba.config.CACHE_DIR = before
+
+    return build
+
+
+inlined = numba.njit(inline="always", **FLAGS)
+"""A formula that is copied into the loops that use it, which can then be vectorized."""
+
+
+def disabled():
+    """Whether the user has switched Numba's compiler off."""
+    return bool(numba.config.DISABLE_JIT)
+
+
+def use_whole_registers():
+    """Let loops use 512-bit registers where there are any; LLVM avoids them, and loses a fifth on these loops."""
+    features = llvmlite.binding.get_host_cpu_features()
+    if features.get("avx512f") and not numba.config.CPU_FEATURES and not numba.config.CPU_NAME:
+        numba.config.CPU_NAME = llvmlite.binding.get_host_cpu_name()
+        numba.config.CPU_FEATURES = features.flatten() + ",-prefer-256-bit"
