@@ -1,7 +1,7 @@
 # Everything runs in .venv, made on first use and made anew when pyproject.toml changes.
 # Plain POSIX sh and GNU make 3.81 (macOS) are enough. On Windows, .github/workflows/tests.yml shows the commands.
 
-.PHONY: help quickstart test test-minimal test-parity test-gpu lint clean
+.PHONY: help quickstart test test-minimal test-parity test-gpu bench lint clean
 
 help:
 	@echo "make quickstart [DATA=path]   install into .venv, train a small model, show what it learned"
@@ -9,6 +9,7 @@ help:
 	@echo "make test-minimal             numpy alone for autograd; the base install alone for the library"
 	@echo "make test-parity              compare with other projects and with reference files"
 	@echo "make test-gpu [PYTHON=...]    the GPU tests, with the Python given (nothing is installed)"
+	@echo "make bench [BENCH=options]    speed and memory against PyTorch; BENCH=--help lists the options"
 	@echo "make lint                     ruff check, ruff format --check"
 	@echo "make clean                    remove .venv and everything else that was made here"
 
@@ -33,6 +34,12 @@ PYTHON = $(shell if [ -x .venv/bin/python ]; then echo .venv/bin/python; else ec
 
 test-gpu:
 	$(PYTHON) -m pytest -rs tests/gpu -m gpu
+
+# A quarter of an hour on two quiet cores; nothing else should run meanwhile.
+BENCH =
+
+bench: .venv/.for-parity
+	.venv/bin/python tests/benchmarks/bench.py --json runs/bench.json --markdown $(BENCH)
 
 # Each proof has an environment of its own, and runs outside the checkout so that nothing else can be imported.
 test-minimal: .venvs/numpy/.ready .venvs/base/.ready
