@@ -6,6 +6,7 @@ import numpy as np
 
 import autograd as ag
 from autograd.arrays import xp_of
+from tinyllm.models.cache import KeyValueCache
 from tinyllm.models.layers import Block, Embedding, LayerNorm, Linear, RMSNorm
 from tinyllm.models.module import Module, name_layers
 
@@ -35,28 +36,39 @@ class Decoder(Module):
         )
         name_layers(self)
 
-    def hidden(self, ids, *, positions=None, segments=None, dropout_seed=None):
+    def hidden(self, ids, *, cache=None, positions=None, segments=None, dropout_seed=None):
         """What the head reads. ids (B, T) -> (B, T, C).
 
-        positions: (T,) or (B, T) whole numbers; None for 0 … T-1. segments (B, T): tokens see only their own document,
-        -1 is padding. dropout_seed: None for no dropout, a whole number, or (B,) one for each sample.
+        cache: a KeyValueCache of what was read before, which ids continue and are added to; under `no_grad` only.
+        positions: (T,) or (B, T) whole numbers; None for 0 … T-1, or on from what the cache holds. segments (B, T):
+        tokens see only their own document, -1 is padding. dropout_seed: None for no dropout, a whole number, or (B,)
+        one for each sample.
         """
         if getattr(ids, "ndim", None) != 2:
             raise ValueError("a model takes ids as an array (B, T) of whole numbers; for one text ids[None]")
-        xp = xp_of(ids)
         T = ids.shape[1]
-        if positions is None:
-            positions = xp.arange(T)
         if self.config.max_position_embeddings < T:
             raise ValueError(f"{T} tokens do not fit the context of {self.config.max_position_embeddings}")
+        if cache is not None:
+            cache.check_model(self.config, self.embedding.weight.dtype)
+            positions, segments = cache.place(ids.shape, positions, segments)
+        elif positions is None:
+            positions = xp_of(ids).arange(T)
         drop = Dropout(self.config.dropout, dropout_seed)
         x = self.embedding(ids)
         if self.config.position == "learned":
             x = x + self.position(positions)
         x = drop(x)
-        for block in self.blocks:
-            x = block(x, positions, segments, drop)
+        for i, block in enumerate(self.blocks):
+            x = block(x, positions, segments, drop, None if cache is None else cache.layer(i, T))
+        if cache is not None:
+            cache.filled += T  # only now, so that a call that failed has added nothing
         return self.final_norm(x) if self.config.norm_place == "pre" else x
+
+    def new_cache(self, batch, length):
+        """An empty KeyValueCache for `batch` samples of up to `length` tokens, on this model's device."""
+        weight = self.embedding.weight
+        return KeyValueCache(self.config, batch, length, dtype=weight.dtype, xp=xp_of(weight.data))
 
     def forward(self, ids, **options):
         """Logits (B, T, V) of the token after each of ids (B, T); options as for `hidden`."""

@@ -67,28 +67,35 @@ class Attention(Module):
         B, T, _ = x.shape
         return x.reshape(B, T, -1, self.config.head_width).transpose(0, 2, 1, 3)
 
-    def forward(self, x, positions, segments):
-        config = self.config
+    def forward(self, x, positions, segments, cache=None):
+        """x (B, T, C) -> (B, T, C). cache: the LayerCache with the keys and values of earlier tokens; then the queries
+        stand at the end of S keys, and segments are (B, S).
+        """
+        config, key_positions = self.config, positions
         q, k, v = self.heads(self.query(x)), self.heads(self.key(x)), self.heads(self.value(x))
         if config.query_key_norm:
             q, k = self.query_norm(q), self.key_norm(k)
         if config.position == "rope":
             turn = {"positions": positions, "theta": config.rope_theta, "layout": config.rope_layout}
             q, k = ag.rope(q, **turn), ag.rope(k, **turn)
-        bias = alibi(config.num_attention_heads, positions) if config.position == "alibi" else None
+        if cache is not None:
+            k, v = cache.extend(q, k, v)
+            key_positions = cache.positions
+        bias = alibi(config.num_attention_heads, positions, key_positions) if config.position == "alibi" else None
         y = ag.attention(q, k, v, window=config.sliding_window, segments=segments, bias=bias)
         B, H, T, D = y.shape
         return self.output(y.transpose(0, 2, 1, 3).reshape(B, T, H * D))
 
 
-def alibi(H, positions):
+def alibi(H, positions, key_positions):
     """Attention with linear biases: a penalty per step of distance, steeper for some heads (Press et al. 2021).
 
-    positions (T,) or (B, T); returns (H, T, T) or (B, H, T, T). Slopes are 2^(-8 h / H), h = 1 … H.
+    positions (T,) or (B, T) of the queries, (S,) or (B, S) of the keys; returns (H, T, S) or (B, H, T, S). Slopes are
+    2^(-8 h / H), h = 1 … H.
     """
     xp = xp_of(positions)
     slopes = 2.0 ** (-8.0 * xp.arange(1, H + 1) / H)
-    distance = positions[..., None, :, None] - positions[..., None, None, :]
+    distance = positions[..., None, :, None] - key_positions[..., None, None, :]
     return (-slopes[:, None, None] * distance).astype(np.float32)
 
 
@@ -123,9 +130,9 @@ class Block(Module):
         self.feed_forward = FeedForward(config, make)
         self.post = config.norm_place == "post"
 
-    def forward(self, x, positions, segments, drop):
+    def forward(self, x, positions, segments, drop, cache=None):
         if self.post:
-            x = self.attention_norm(x + drop(self.attention(x, positions, segments)))
+            x = self.attention_norm(x + drop(self.attention(x, positions, segments, cache)))
             return self.feed_forward_norm(x + drop(self.feed_forward(x)))
-        x = x + drop(self.attention(self.attention_norm(x), positions, segments))
+        x = x + drop(self.attention(self.attention_norm(x), positions, segments, cache))
         return x + drop(self.feed_forward(self.feed_forward_norm(x)))
