@@ -142,9 +142,12 @@ def test_a_checkpoint_goes_to_disk_and_back(make, device, tmp_path):
 @every_model
 def test_generation_and_evaluation(config, device):
     host, moved = Decoder(config, dtype="float64"), move(Decoder(config, dtype="float64"), device)
-    prompts = [[1, 2, 3], [4], list(range(12))]
     options = {"max_new_tokens": 6, "temperature": 0.7, "top_k": 9, "seed": 2}
-    assert generate(moved, prompts, **options) == generate(host, prompts, **options)
+    for prompts in ([[1, 2, 3], [4], list(range(12))], [[1, 2, 3], [4], [5, 6]]):  # past the context; with a cache
+        free = generate(host, prompts, **options)
+        assert generate(moved, prompts, **options) == free
+        stop = free[1][2]
+        assert generate(moved, prompts, stop=stop, **options) == generate(host, prompts, stop=stop, **options)
     tokens = np.random.default_rng(1).integers(0, 19, 50)
     assert held_out_loss(moved, tokens) == pytest.approx(held_out_loss(host, tokens), rel=1e-9)
 

@@ -35,15 +35,20 @@ def stream(model, ids, **options):
 
 
 def stream_batch(model, prompts, *, max_new_tokens, temperature=1.0, top_k=None, top_p=None, seed=0, stop=()):
-    """Yield for every step a list with one new id a prompt, None for those that have ended."""
+    """Yield for every step a list with one new id a prompt, None for those that have ended.
+
+    The model reads each prompt once and then each new token, past the context the whole context each time.
+    """
     check(max_new_tokens=max_new_tokens, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
     check_prompts(prompts, model.config.vocab_size)
     stop = {stop} if hasattr(stop, "__index__") else set(stop)
     texts = [list(prompt) for prompt in prompts]
     generators = [np.random.default_rng([seed, row]) for row in range(len(prompts))]
     living = list(range(len(prompts)))
+    longest = max(map(len, texts)) + max_new_tokens
+    cache = model.new_cache(len(texts), min(longest, model.config.max_position_embeddings))
     for _ in range(max_new_tokens):
-        logits = next_logits(model, [texts[row] for row in living])
+        logits = next_logits(model, [texts[row] for row in living], cache)
         p = probabilities(logits, temperature=temperature, top_k=top_k, top_p=top_p)
         drawn = choose(p, np.array([generators[row].random() for row in living]))
         tokens = {row: int(token) for row, token in zip(living, drawn, strict=True) if token not in stop}
@@ -52,6 +57,7 @@ def stream_batch(model, prompts, *, max_new_tokens, temperature=1.0, top_k=None,
         for row, token in tokens.items():
             texts[row].append(token)
         yield [tokens.get(row) for row in range(len(prompts))]
+        cache.keep([place for place, row in enumerate(living) if row in tokens])
         living = list(tokens)
 
 
@@ -67,14 +73,33 @@ def check_prompts(prompts, vocab_size):
             )
 
 
-def next_logits(model, texts):
-    """Logits (B, V) of the token after each text. Texts beyond the context are cropped to its last tokens.
+def next_logits(model, texts, cache):
+    """Logits (B, V) of the token after each text. Texts longer than the cache, which is the context, are cropped.
+
+    cache: holds all of the texts but their last tokens, or nothing. A full one is filled anew. That makes room where
+    the longest text has ended. Where a text is past the context, each step crops another token, and everything kept
+    was computed with that token and from other positions: each step computes the whole context of the batch.
+    """
+    if cache.filled == cache.length:
+        cache.clear()
+    if cache.filled == 0:
+        ids, options = side_by_side([text[-cache.length :] for text in texts])
+    else:
+        ids = np.array([text[-1:] for text in texts])
+        options = {"positions": np.array([[len(text) - 1] for text in texts])}
+    xp = xp_of(model.embedding.weight.data)
+    options = {name: xp.asarray(value) for name, value in options.items()}
+    with ag.no_grad():
+        last = model.hidden(xp.asarray(ids), cache=cache, **options)[:, -1]
+        return model.head(last).numpy()
+
+
+def side_by_side(texts):
+    """Texts as one array of ids (B, T), and where they differ in length their segments and positions (B, T).
 
     Shorter texts are filled up on the left with padding that nothing attends to (segment -1), and positions count from
     each text's own first token.
     """
-    context = model.config.max_position_embeddings
-    texts = [text[-context:] for text in texts]
     T = max(map(len, texts))
     ids = np.zeros((len(texts), T), np.int64)
     segments = np.full((len(texts), T), PADDING)
@@ -83,8 +108,4 @@ def next_logits(model, texts):
         ids[row, T - len(text) :] = text
         segments[row, T - len(text) :] = 0
         positions[row, T - len(text) :] = np.arange(len(text))
-    options = {} if (segments == 0).all() else {"segments": segments, "positions": positions}
-    xp = xp_of(model.embedding.weight.data)
-    with ag.no_grad():
-        last = model.hidden(xp.asarray(ids), **{name: xp.asarray(value) for name, value in options.items()})[:, -1]
-        return model.head(last).numpy()
+    return ids, {} if (segments == 0).all() else {"segments": segments, "positions": positions}

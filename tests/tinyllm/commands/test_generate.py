@@ -22,8 +22,12 @@ class Parrot:
         self.lesson, self.config = lesson, SimpleNamespace(vocab_size=vocab_size, max_position_embeddings=10_000)
         self.embedding = SimpleNamespace(weight=SimpleNamespace(data=np.zeros(1)))
 
-    def hidden(self, ids):
-        return np.full((*ids.shape, 1), ids.shape[1] - len(PROMPT))
+    def new_cache(self, batch, length):
+        return SimpleNamespace(filled=0, length=length, keep=lambda rows: None)
+
+    def hidden(self, ids, *, cache, positions=None):
+        cache.filled += ids.shape[1]
+        return np.full((*ids.shape, 1), cache.filled - len(PROMPT))
 
     def head(self, last):
         logits = np.full((len(last), self.config.vocab_size), -100.0)

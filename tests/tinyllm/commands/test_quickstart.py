@@ -44,7 +44,9 @@ SLOW_WRITING = """
 import time
 from tinyllm.generation import decoding
 following = decoding.next_logits
-decoding.next_logits = lambda model, texts: (time.sleep(0.1 * (len(texts) == 1)), following(model, texts))[1]
+decoding.next_logits = lambda model, texts, cache: (
+    time.sleep(0.1 * (len(texts) == 1)), following(model, texts, cache)
+)[1]
 """
 
 

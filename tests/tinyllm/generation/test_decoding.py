@@ -113,7 +113,8 @@ def test_an_ended_text_costs_nothing_more(monkeypatch):
     model, rows = make(CONFIGS["learned"]), []
     free = generate(model, PROMPTS[:2], max_new_tokens=4, temperature=0)
     full = decoding.next_logits
-    monkeypatch.setattr(decoding, "next_logits", lambda model, texts: rows.append(len(texts)) or full(model, texts))
+    counted = lambda model, texts, cache: rows.append(len(texts)) or full(model, texts, cache)  # noqa: E731
+    monkeypatch.setattr(decoding, "next_logits", counted)
     stop = (free[1][0],)
     assert free[0][0] not in stop
     generate(model, PROMPTS[:2], max_new_tokens=2, temperature=0, stop=stop)
