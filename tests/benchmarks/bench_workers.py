@@ -75,7 +75,8 @@ class Side:
             from tinyllm.training.memory import keep_freed_memory
 
             keep_freed_memory()
-            chosen_kernels(options["kernels"]).__enter__()  # until the process ends
+            self.kernels = contextlib.ExitStack()  # never closed: until the process ends
+            self.kernels.enter_context(chosen_kernels(options["kernels"]))
         elif options["side"] in ("pytorch", "compiled"):
             import torch
 

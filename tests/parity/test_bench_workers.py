@@ -18,6 +18,8 @@ import bench_ours  # noqa: E402 (found through the path above, and PyTorch may b
 import bench_pytorch  # noqa: E402
 from bench_cases import BAR, PROOF, Attention, Training  # noqa: E402
 
+from autograd.kernels import available  # noqa: E402
+
 SHAPE = {"vocab_size": 11, "context": 8, "layers": 2, "heads": 2, "width": 16, "batch": 3, "turn": 1, "rounds": 2}
 TOYS = [
     Training(**SHAPE, biases=False, feed_forward="gelu"),
@@ -48,22 +50,35 @@ def test_attention_of_both_sides_is_equal():
     assert len(ours) == 8  # the output and three gradients, two numbers each
 
 
-def test_a_process_answers_and_names_its_failure():
-    """The conversation that the driver has, on our side."""
+def converse(kernels, requests):
+    """What our side's process answers: first that it is ready, then to each request."""
     task = {"side": "ours", "work": "Training", "case": dataclasses.asdict(TOYS[0])}
-    task |= {"threads": 1, "kernels": "reference", "seed": 3}
-    requests = [{"do": "kernels"}, {"do": "turn", "count": 2}, {"do": "kernels"}, {"do": "memory"}, {"do": "turn"}]
+    task |= {"threads": 1, "kernels": kernels, "seed": 3}
     process = subprocess.run(
         [sys.executable, str(BENCHMARKS / "bench_workers.py"), json.dumps(task)],
         input="".join(json.dumps(request) + "\n" for request in requests),
         capture_output=True, text=True, check=True,
         env=os.environ | {"OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": str(BENCHMARKS.parents[1])},
     )  # fmt: skip
-    ready, before, turn, kernels, memory, failure = map(json.loads, process.stdout.splitlines())
+    return list(map(json.loads, process.stdout.splitlines()))
+
+
+def test_a_process_answers_and_names_its_failure():
+    requests = [{"do": "kernels"}, {"do": "turn", "count": 2}, {"do": "kernels"}, {"do": "memory"}, {"do": "turn"}]
+    ready, before, turn, kernels, memory, failure = converse("reference", requests)
     assert ready["versions"]["kernels"] == ["reference"]
     assert before["ops"] == {}
-    assert len(turn["proof"]) == 2
-    assert turn["proof"] == bench_ours.training(TOYS[0], task).turn(2)["proof"]
-    assert kernels["ops"]["linear"]["reference"] == 2 * (2 * 6 + 1)
+    assert turn["proof"] == bench_ours.training(TOYS[0], {"seed": 3}).turn(2)["proof"]
+    assert set(kernels["ops"]["linear"]) == {"reference"}
     assert memory["bytes"] >= 0
     assert failure == {"failed": "KeyError: 'count'"}
+
+
+def test_a_process_runs_the_kernels_that_were_asked_for():
+    """Those that are there: each backend's name shows in the counts, as what ran or as what declined."""
+    for backend in available():
+        ready, turn, kernels = converse(backend, [{"do": "turn", "count": PROOF}, {"do": "kernels"}])
+        assert ready["versions"]["kernels"] == [backend, "reference"]
+        assert any(backend in counts for counts in kernels["ops"].values())
+        reference = bench_ours.training(TOYS[0], {"seed": 3}).turn(PROOF)["proof"]
+        assert turn["proof"] == pytest.approx(reference, abs=BAR / 10)
