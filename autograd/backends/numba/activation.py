@@ -7,7 +7,8 @@ from numba import float32, prange, void
 
 from autograd.backends.numba.building import PIECE, compiled
 from autograd.backends.numba.formulas import HALF, ONE, TWO, erf, exp, f32, logistic
-from autograd.ops.activation import gelu
+from autograd.backends.numba.launch import launch
+from autograd.ops.activation import gelu, silu, swiglu
 
 ROOT_HALF, DENSITY_AT_0 = f32(math.sqrt(0.5)), f32(1 / math.sqrt(2 * math.pi))
 A, THREE_C = f32(math.sqrt(2 / math.pi)), f32(3 * 0.044715)
@@ -66,12 +67,58 @@ def gelu_tanh_backward(x, dy, dx):
             dxs[i] = dys[i] * (s + xs[i] * (s * (e * s)) * (TWO * A * (ONE + THREE_C * square)))
 
 
+@compiled(elementwise(1), parallel=True)
+def silu_forward(x, y):
+    """y = x σ(x)"""
+    for piece in prange((x.size + PIECE - 1) // PIECE):
+        here = slice(piece * PIECE, (piece + 1) * PIECE)
+        xs, ys = x[here], y[here]
+        for i in range(xs.size):
+            ys[i] = xs[i] * logistic(xs[i])
+
+
+@compiled(elementwise(2), parallel=True)
+def silu_backward(x, dy, dx):
+    """dx = dy (σ + x σ (1 - σ))"""
+    for piece in prange((x.size + PIECE - 1) // PIECE):
+        here = slice(piece * PIECE, (piece + 1) * PIECE)
+        xs, dys, dxs = x[here], dy[here], dx[here]
+        for i in range(xs.size):
+            e = exp(-xs[i])
+            s = ONE / (ONE + e)
+            dxs[i] = dys[i] * (s + xs[i] * (s * (e * s)))  # 1 - σ = e σ
+
+
+@compiled(elementwise(2), parallel=True)
+def swiglu_forward(gate, up, y):
+    """y = g σ(g) u"""
+    for piece in prange((gate.size + PIECE - 1) // PIECE):
+        here = slice(piece * PIECE, (piece + 1) * PIECE)
+        gs, us, ys = gate[here], up[here], y[here]
+        for i in range(gs.size):
+            ys[i] = gs[i] * logistic(gs[i]) * us[i]
+
+
+@compiled(elementwise(3, 2), parallel=True)
+def swiglu_backward(gate, up, dy, dgate, dup):
+    """du = dy g σ;  dg = dy u (σ + g σ (1 - σ)), σ = σ(g)"""
+    for piece in prange((gate.size + PIECE - 1) // PIECE):
+        here = slice(piece * PIECE, (piece + 1) * PIECE)
+        gs, us, dys, dgs, dus = gate[here], up[here], dy[here], dgate[here], dup[here]
+        for i in range(gs.size):
+            e = exp(-gs[i])
+            s = ONE / (ONE + e)
+            dus[i] = dys[i] * (gs[i] * s)
+            dgs[i] = dys[i] * us[i] * (s + gs[i] * (s * (e * s)))
+
+
 def is_float32(*arrays):
     return all(isinstance(x, np.ndarray) and x.dtype == np.float32 for x in arrays)
 
 
 def flatten(x):
-    return np.ascontiguousarray(x).reshape(-1)
+    """x as one row of memory; a copy where it is not, or where it is read-only, which the signatures do not know."""
+    return np.require(np.ascontiguousarray(x), requirements="CAW").reshape(-1)
 
 
 @gelu.kernel("numba")
@@ -83,11 +130,43 @@ def gelu_kernel(x, *, approximate="none"):
     )
     shape, xs = x.shape, flatten(x)
     y = np.empty_like(xs)
-    forward(xs, y)
+    launch(forward, xs, y)
 
     def vjp(dy):
         dx = np.empty_like(xs)
-        backward(xs, flatten(dy), dx)
+        launch(backward, xs, flatten(dy), dx)
         return (dx.reshape(shape),)
+
+    return y.reshape(shape), vjp
+
+
+@silu.kernel("numba")
+def silu_kernel(x):
+    if not is_float32(x):
+        return NotImplemented
+    shape, xs = x.shape, flatten(x)
+    y = np.empty_like(xs)
+    launch(silu_forward, xs, y)
+
+    def vjp(dy):
+        dx = np.empty_like(xs)
+        launch(silu_backward, xs, flatten(dy), dx)
+        return (dx.reshape(shape),)
+
+    return y.reshape(shape), vjp
+
+
+@swiglu.kernel("numba")
+def swiglu_kernel(gate, up):
+    if not is_float32(gate, up) or gate.shape != up.shape:
+        return NotImplemented
+    shape, gs, us = gate.shape, flatten(gate), flatten(up)
+    y = np.empty_like(gs)
+    launch(swiglu_forward, gs, us, y)
+
+    def vjp(dy):
+        dgate, dup = np.empty_like(gs), np.empty_like(us)
+        launch(swiglu_backward, gs, us, flatten(dy), dgate, dup)
+        return dgate.reshape(shape), dup.reshape(shape)
 
     return y.reshape(shape), vjp
