@@ -8,4 +8,4 @@ from autograd.backends.numba.building import disabled, use_whole_registers
 
 if not disabled():
     use_whole_registers()
-    from autograd.backends.numba import activation  # noqa: F401
+    from autograd.backends.numba import activation, attention, dropout, index, linalg, loss, norm, rope, softmax  # noqa: F401
