@@ -42,7 +42,7 @@ class Options:
     """Where the arrays live."""
 
     kernels: str = "auto"
-    """auto (the fastest installed), reference, or a backend by name."""
+    """auto (today the reference), reference, or numba."""
 
 
 def run(options: Options):

@@ -76,7 +76,7 @@ class Options:
     """Where the arrays live. auto: the CPU, or for a resumed run where it began."""
 
     kernels: str = "auto"
-    """auto (the fastest installed), reference, or a backend by name."""
+    """auto (today the reference), reference, or numba."""
 
     debug: bool = False
     """Watch every op for the first NaN and for arrays overwritten before backward. A step takes half as long again."""
