@@ -4,7 +4,7 @@ import time
 from collections import deque
 
 import numpy as np
-from bench_cases import BETAS, CLIP, EPS, LEARNING_RATE, WEIGHT_DECAY, project
+from bench_cases import BETAS, CLIP, EPS, WEIGHT_DECAY, project
 
 import autograd as ag
 from tinyllm.generation import stream
@@ -32,7 +32,7 @@ class Batches:
 class OurTraining:
     def __init__(self, case, seed):
         config = TrainingConfig(
-            steps=10**6, batch_size=case.batch, learning_rate=LEARNING_RATE, min_learning_rate=LEARNING_RATE,
+            steps=10**6, batch_size=case.batch, learning_rate=case.learning_rate, min_learning_rate=case.learning_rate,
             warmup_steps=0, beta1=BETAS[0], beta2=BETAS[1], weight_decay=WEIGHT_DECAY, clip=CLIP, seed=seed,
         )  # fmt: skip
         self.batches = Batches(case, seed)

@@ -3,7 +3,7 @@
 import time
 
 import torch
-from bench_cases import BETAS, CLIP, EPS, LEARNING_RATE, WEIGHT_DECAY, project
+from bench_cases import BETAS, CLIP, EPS, WEIGHT_DECAY, project
 
 from tinyllm.models import Decoder
 
@@ -30,7 +30,7 @@ class TorchTraining:
             {"params": [p for p in self.weights.values() if p.dim() >= 2], "weight_decay": WEIGHT_DECAY},
             {"params": [p for p in self.weights.values() if p.dim() < 2], "weight_decay": 0.0},
         ]
-        self.optimizer = torch.optim.AdamW(groups, lr=LEARNING_RATE, betas=BETAS, eps=EPS, fused=True)
+        self.optimizer = torch.optim.AdamW(groups, lr=case.learning_rate, betas=BETAS, eps=EPS, fused=True)
         self.loss = torch.compile(self.forward) if compiled else self.forward
 
     def forward(self, inputs, targets):
