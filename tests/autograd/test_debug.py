@@ -256,6 +256,8 @@ def test_writing_to_what_nobody_saved_or_after_backward_is_fine():
         y = x * x
         y.sum().backward()
         x.data += 1
+    assert x.grad.tolist() == [[1 + 2 * 1, 1 + 2 * 2]]
+    assert b.grad.tolist() == [1, 1]
 
 
 def test_a_frozen_weights_partner_may_change():
@@ -264,6 +266,7 @@ def test_a_frozen_weights_partner_may_change():
         y = ag.linear(x, w)
         w.data *= 2  # needed for the gradient of x only, which nobody wants
         y.sum().backward()
+    assert w.grad.tolist() == [[1, 1], [1, 1]]
 
 
 def test_the_input_of_a_recomputed_block_is_guarded():
