@@ -45,9 +45,11 @@ ld the number of elements from one row to the next. Nothing checks them."""
 
 if available:
 
-    @compiled(void(int32, int32, int64, int64, int64, int64, int64, int64, int64, int64, int64, int64), parallel=True)
-    def cut_product(of_a, of_b, M, N, K, a, lda, b, ldb, c, ldc, pieces):
-        """c (M, N) = a b, the longer side of c cut into pieces."""
+    @compiled(
+        void(int32, int32, int64, int64, int64, int64, int64, int64, int64, float32, int64, int64, int64), parallel=True
+    )
+    def cut_product(of_a, of_b, M, N, K, a, lda, b, ldb, beta, c, ldc, pieces):
+        """c (M, N) = a b + beta c, the longer side of c cut into pieces."""
         by_rows = M >= N
         step = ((M if by_rows else N) + pieces - 1) // pieces
         step = (step + 31) // 32 * 32
@@ -56,12 +58,10 @@ if available:
             n = min(step, (M if by_rows else N) - start)
             if n > 0 and by_rows:
                 here = a + 4 * start * (lda if of_a == 111 else 1)
-                sgemm(
-                    101, of_a, of_b, n, N, K, np.float32(1), here, lda, b, ldb, np.float32(0), c + 4 * start * ldc, ldc
-                )
+                sgemm(101, of_a, of_b, n, N, K, np.float32(1), here, lda, b, ldb, beta, c + 4 * start * ldc, ldc)
             elif n > 0:
                 here = b + 4 * start * (1 if of_b == 111 else ldb)
-                sgemm(101, of_a, of_b, M, n, K, np.float32(1), a, lda, here, ldb, np.float32(0), c + 4 * start, ldc)
+                sgemm(101, of_a, of_b, M, n, K, np.float32(1), a, lda, here, ldb, beta, c + 4 * start, ldc)
 
 
 def as_operand(x):
@@ -77,12 +77,16 @@ def as_operand(x):
 SMALL = 2**18  # multiplications, some microseconds: less than what waking the others takes
 
 
-def product(a, b, out=None):
-    """a b of two float32 matrices, on all threads."""
+def product(a, b, out=None, accumulate=False):
+    """a b of two float32 matrices, on all threads; accumulate: added to what `out` holds."""
     (M, K), N = a.shape, b.shape[1]
     y = np.empty((M, N), np.float32) if out is None else out
     if M * N * K <= SMALL or not y.flags.c_contiguous:
-        return np.matmul(a, b, out=y)
+        if not accumulate:
+            return np.matmul(a, b, out=y)
+        y += a @ b
+        return y
     (a, of_a, lda), (b, of_b, ldb) = as_operand(a), as_operand(b)
-    cut_product(of_a, of_b, M, N, K, a.ctypes.data, lda, b.ctypes.data, ldb, y.ctypes.data, N, THREADS)
+    addresses = a.ctypes.data, lda, b.ctypes.data, ldb, np.float32(accumulate), y.ctypes.data, N
+    cut_product(of_a, of_b, M, N, K, *addresses, THREADS)
     return y

@@ -1,4 +1,4 @@
-"""How a loop becomes a kernel: compiled when this backend is imported, for stated types, and kept on disk.
+"""How a loop becomes a kernel: compiled when it is first called, for stated types, and kept on disk.
 
 Numba's cache notices a change of the file that a kernel stands in, not of the formulas that it copies from another. So
 the folder is named after the contents of all files here: whatever changes, everything is compiled anew, once.
@@ -30,18 +30,29 @@ def cache_folder():
 
 
 def compiled(*signatures, parallel=False):
-    """Compile a loop now, for exactly these types: nothing is compiled in mid-training."""
+    """A loop that is compiled when it is first called, for exactly these types and no others.
+
+    So a first step compiles what its model needs, and nothing later compiles unnoticed for an array of another kind.
+    """
 
     def build(body):
-        options = {"parallel": parallel, "nogil": True, **FLAGS}
-        before = numba.config.CACHE_DIR
-        numba.config.CACHE_DIR = before or str(cache_folder())
-        try:
-            return numba.njit(list(signatures), cache=True, **options)(body)
-        except (OSError, RuntimeError):  # nowhere to write: compile each time
-            return numba.njit(list(signatures), **options)(body)
-        finally:
-            numba.config.CACHE_DIR = before
+        @functools.cache
+        def kernel():
+            options = {"parallel": parallel, "nogil": True, **FLAGS}
+            before = numba.config.CACHE_DIR
+            numba.config.CACHE_DIR = before or str(cache_folder())
+            try:
+                return numba.njit(list(signatures), cache=True, **options)(body)
+            except (OSError, RuntimeError):  # nowhere to write: compile each time
+                return numba.njit(list(signatures), **options)(body)
+            finally:
+                numba.config.CACHE_DIR = before
+
+        @functools.wraps(body)
+        def run(*arguments):
+            return kernel()(*arguments)
+
+        return run
 
     return build
 
