@@ -13,6 +13,7 @@ from collections import Counter, defaultdict
 from autograd.context import context
 
 _counts = defaultdict(Counter)
+_listener = None
 _unusable = set()  # backends that could not be imported
 
 
@@ -47,6 +48,25 @@ def importable(name):
         _unusable.add(name)
         return False
     return True
+
+
+def setup(name):
+    """What a backend that can be used says of itself on this machine: dict name -> words."""
+    return importlib.import_module(f"autograd.backends.{name}").setup()
+
+
+def on_compiling(listener):
+    """Call `listener()` once, when a backend has to compile its first kernel here, and so will compile more."""
+    global _listener
+    _listener = listener
+
+
+def announce():
+    """Tell the listener, if there is one, for a backend that compiles."""
+    global _listener
+    listener, _listener = _listener, None
+    if listener:
+        listener()
 
 
 def use_kernels(*names):

@@ -8,10 +8,12 @@ import platform
 import shutil
 import sys
 import tempfile
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 from tinyllm.commands.console import print_table
+from tinyllm.commands.hardware import chosen_kernels
 
 KNOWN_PAIR = "numba==0.68.1 numpy==2.4.6"  # tested together
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
@@ -48,8 +50,12 @@ def run(options: Options):
         tinyllm doctor
     """
     findings = []
-    for check in (*CHECKS, *(() if options.no_speed else SPEED_CHECKS)):
+    for check in CHECKS:
         findings += check()
+    if not options.no_speed:
+        with chosen_kernels("auto"):
+            for check in SPEED_CHECKS:
+                findings += check()
     print_table([(MARKS[finding.state], finding.topic, finding.found) for finding in findings])
     broken = [finding.topic for finding in findings if finding.state == "broken"]
     print(f"\nBroken: {', '.join(broken)}" if broken else "\nReady: tinyllm can train here.")
@@ -85,8 +91,8 @@ def threads():
     """Cores this process may use, and the variables that say how many it does."""
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     chosen = [f"{name}={os.environ[name]}" for name in THREAD_VARIABLES if name in os.environ]
-    limits = ", ".join(chosen) if chosen else f"no limit set ({', '.join(THREAD_VARIABLES[:2])}, ...)"
-    yield Finding("Threads", f"{usable} of {os.cpu_count()} cores usable; {limits}")
+    limits = f"; {', '.join(chosen)}" if chosen else ""
+    yield Finding("Threads", f"{usable} of {os.cpu_count()} cores usable{limits}")
 
 
 def numba():
@@ -143,7 +149,7 @@ def packages():
 
 
 def engine():
-    """Whose `autograd` this is, whether its gradient is right, and which kernels it has."""
+    """Whose `autograd` this is, and whether its gradient is right."""
     import autograd as ag
 
     x = ag.Tensor([3.0], requires_grad=True)
@@ -157,9 +163,20 @@ def engine():
             "python -m pip uninstall autograd",
             "note",
         )
-    kernels = importlib.import_module("autograd.kernels").available()
-    fused = f"{', '.join(kernels)}, then the" if kernels else "no fused ones in this version; the"
-    yield Finding("Kernels", f"{fused} reference (array code)")
+
+
+def kernels():
+    """Fused kernels: whether they work here, on how many threads, with which library's products, and where they lie."""
+    from autograd import kernels
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        usable = kernels.load(kernels.available())
+    for warning in caught:
+        yield Finding("Kernels", str(warning.message), "note")
+    for name in usable:
+        yield Finding("Kernels", f"{name}: {'; '.join(kernels.setup(name).values())}")
+    yield Finding("Kernels", "reference: the array code, always there")
 
 
 def places():
@@ -236,5 +253,5 @@ def step_speed():
     )
 
 
-CHECKS = (system, numpy_and_blas, threads, numba, graphics_cards, packages, engine, places)
+CHECKS = (system, numpy_and_blas, threads, numba, graphics_cards, packages, engine, kernels, places)
 SPEED_CHECKS = (product_speed, copy_speed, step_speed)

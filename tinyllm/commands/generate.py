@@ -42,7 +42,7 @@ class Options:
     """Where the arrays live."""
 
     kernels: str = "auto"
-    """auto (today the reference), reference, or numba."""
+    """auto (numba on the CPU), reference (the array code that you read), or numba."""
 
 
 def run(options: Options):
@@ -62,7 +62,7 @@ def run(options: Options):
     model, tokenizer = load(options.model)
     model.to(options.device)
     ids = prompt_ids(tokenizer, options.prompt, separated=is_separated(read_config(options.model)))
-    with chosen_kernels(options.kernels):
+    with chosen_kernels(options.kernels, options.device):
         if options.samples == 1:
             one(model, tokenizer, ids, options)
         else:

@@ -1,8 +1,11 @@
 """--device and --kernels: what a command computes on."""
 
+import sys
+
 import numpy as np
 
 import autograd as ag
+from autograd import kernels
 from autograd.arrays import to_device
 from tinyllm.errors import UserError
 
@@ -15,9 +18,20 @@ def check_device(name):
         raise UserError(f"--device {name}: {error}") from None
 
 
-def chosen_kernels(name):
-    """The context manager for --kernels. "auto" is the reference until the kernels cover a whole training step."""
+def chosen_kernels(name, device="cpu"):
+    """The context manager for --kernels. "auto": the kernels for that device, where what they need is installed."""
+    if name == "auto":
+        name = "reference" if device == "cuda" else "numba"
     try:
-        return ag.use_kernels("reference" if name == "auto" else name)
+        names = kernels.load([name])
     except ValueError as error:
         raise UserError(f"--kernels {name}: {error}") from None
+    kernels.on_compiling(say_so)
+    return ag.use_kernels(*names)
+
+
+COMPILING = "Compiling kernels for this machine: some ten seconds, once."
+
+
+def say_so():
+    print(COMPILING, file=sys.stderr)

@@ -76,7 +76,7 @@ class Options:
     """Where the arrays live. auto: the CPU, or for a resumed run where it began."""
 
     kernels: str = "auto"
-    """auto (today the reference), reference, or numba."""
+    """auto (numba on the CPU), reference (the array code that you read), or numba."""
 
     debug: bool = False
     """Watch every op for the first NaN and for arrays overwritten before backward. A step takes half as long again."""
@@ -109,7 +109,7 @@ def run(options: Options):
 
     check_device("cpu" if options.device == "auto" else options.device)
     try:
-        with chosen_kernels(options.kernels):
+        with chosen_kernels(options.kernels, options.device):
             work = resumed(options) if options.resume else begun(options)
             if options.inspect:
                 print(inspection(work.training), end="\n\n")

@@ -22,5 +22,6 @@ def machine():
         "platform": platform.platform(),
         "processor": platform.machine(),
         "kernels": list(kernels.chosen()),
+        **{f"kernels_{name}": kernels.setup(name) for name in kernels.chosen() if name != "reference"},
         "tinyllm": tinyllm.__version__,
     }

@@ -3,9 +3,26 @@
 With NUMBA_DISABLE_JIT=1 there are none: as Python these loops would take minutes, and the reference is there.
 """
 
-from autograd.backends.numba import threads  # noqa: F401 (before anything that loads Numba)
-from autograd.backends.numba.building import disabled, use_whole_registers
+from autograd.backends.numba import threads
 
-if not disabled():
-    use_whole_registers()
+threads.start()
+
+from autograd.backends.numba import building  # noqa: E402 (the pool is set up first)
+
+if not building.disabled():
+    building.use_whole_registers()
     from autograd.backends.numba import activation, attention, dropout, index, linalg, loss, norm, rope, softmax  # noqa: F401
+
+
+def setup():
+    """What the kernels run on here: dict of words."""
+    if building.disabled():
+        return {"kernels": "none, since NUMBA_DISABLE_JIT is set"}
+    from autograd.backends.numba import blas
+
+    where = building.kept_in()
+    return {
+        "threads": f"{blas.THREADS} threads (NUMBA_NUM_THREADS changes it)",
+        "products": f"products by {blas.library.version()}" if blas.available else "products by NumPy, on its threads",
+        "kept": f"kept in {where}" if where else "kept nowhere; NUMBA_CACHE_DIR can name a folder to write",
+    }

@@ -1,11 +1,16 @@
-"""The matrix product of a BLAS library, by the name of its symbol, for use inside compiled loops.
+"""The matrix product of a BLAS library, by the address of its function, for use inside compiled loops.
 
 Numba's own `@` needs SciPy and runs on threads of its own. A kernel here cuts a product into pieces and hands each to
-one of its threads; the library is told to use one. Found are the libraries that come with NumPy's wheels; where there
-is none, `available` is False and kernels that need a product decline.
+one of its threads; the library is kept to one. Looked for are Intel's MKL, where it is installed, and the OpenBLAS that
+comes with NumPy's wheels; AUTOGRAD_BLAS=mkl, openblas or none decides otherwise. Where there is none, products are
+`np.matmul`'s, on that library's threads, and kernels that need a product inside a loop decline.
 """
 
 import ctypes
+import os
+import site
+import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import llvmlite.binding
@@ -14,27 +19,79 @@ import numpy as np
 from numba import float32, int32, int64, prange, types, void
 
 from autograd.backends.numba.building import compiled
+from autograd.backends.numba.launch import run_on
 
-SYMBOL, SET_THREADS = "scipy_cblas_sgemm64_", "scipy_openblas_set_num_threads64_"
+
+@dataclass(frozen=True)
+class Library:
+    """A BLAS library in a file, and the names it gives to what is needed of it."""
+
+    name: str
+    path: Path
+    sgemm: str  # cblas_sgemm with 64-bit integers
+    setup: tuple  # (function, whole number) to call first: one thread
+
+    def version(self):
+        """What it says of itself, in one line."""
+        loaded = ctypes.CDLL(str(self.path))
+        if self.name == "MKL":
+            text = ctypes.create_string_buffer(200)
+            loaded.mkl_get_version_string(text, 200)
+        else:
+            loaded.scipy_openblas_get_config64_.restype = ctypes.c_char_p
+            text = ctypes.c_char_p(loaded.scipy_openblas_get_config64_())
+        return " ".join(text.value.decode().split())
+
+
+def candidates():
+    """Every library of the two kinds that lies where a wheel or Conda puts it, the faster kind first."""
+    for root in (sys.prefix, site.getuserbase()):
+        for pattern in ("lib/libmkl_rt.*", "Library/bin/mkl_rt.*.dll"):
+            for path in sorted(Path(root).glob(pattern), reverse=True):
+                yield Library("MKL", path, "cblas_sgemm_64", (("MKL_Set_Threading_Layer", 1),))  # 1: sequential
+    numpy = Path(np.__file__).parent
+    for folder in (numpy.parent / "numpy.libs", numpy / ".dylibs"):
+        for path in sorted(folder.glob("*openblas*")):
+            one_thread = (("scipy_openblas_set_num_threads64_", 1),)
+            yield Library("OpenBLAS", path, "scipy_cblas_sgemm64_", one_thread)
+
+
+NAME = "tinyllm_sgemm"  # what compiled code calls, whichever library it is: kernels on disk stay right
 
 
 def find():
-    """Load the library that NumPy came with, on one thread; whether it has what is needed."""
-    folder = Path(np.__file__).parents[1] / "numpy.libs"
-    for path in sorted(folder.glob("*openblas*")):
-        llvmlite.binding.load_library_permanently(str(path))
-        if llvmlite.binding.address_of_symbol(SYMBOL):
-            getattr(ctypes.CDLL(str(path)), SET_THREADS)(1)
-            return True
-    return False
+    """Load the first library that has all that is needed and give its product to the compiler; None without one.
+
+    Every library found is kept to one thread, also NumPy's where MKL is used: there is one pool. ImportError if
+    AUTOGRAD_BLAS names what is not here.
+    """
+    wish = os.environ.get("AUTOGRAD_BLAS", "").lower()
+    if wish == "none":
+        return None
+    found = None
+    for library in candidates():
+        try:
+            loaded = ctypes.CDLL(str(library.path))
+            address = ctypes.cast(getattr(loaded, library.sgemm), ctypes.c_void_p).value
+            for function, number in library.setup:
+                getattr(loaded, function)(number)
+        except (OSError, AttributeError):  # for another processor, or an older one without 64-bit integers
+            continue
+        if found is None and wish in ("", library.name.lower()):
+            llvmlite.binding.add_symbol(NAME, address)
+            found = library
+    if wish and found is None:
+        raise ImportError(f"AUTOGRAD_BLAS={wish}, but there is no such library; unset it, or: pip install mkl")
+    return found
 
 
-available = find()
+library = find()
+available = library is not None
 THREADS = numba.config.NUMBA_NUM_THREADS  # pieces do not depend on how many threads are free: the same bits each time
 ROWS, PLAIN, TRANSPOSED = 101, 111, 112  # CBLAS's numbers for row-major, A and Aᵀ
 
 sgemm = types.ExternalFunction(
-    SYMBOL,
+    NAME,
     void(
         int32, int32, int32, int64, int64, int64, float32, int64, int64, int64, int64, float32, int64, int64
     ),
@@ -74,19 +131,20 @@ def as_operand(x):
     return x, PLAIN, x.shape[1]
 
 
-SMALL = 2**18  # multiplications, some microseconds: less than what waking the others takes
+SMALL = 2**18  # multiplications, some microseconds: less than what waking another thread takes
 
 
 def product(a, b, out=None, accumulate=False):
     """a b of two float32 matrices, on all threads; accumulate: added to what `out` holds."""
     (M, K), N = a.shape, b.shape[1]
     y = np.empty((M, N), np.float32) if out is None else out
-    if M * N * K <= SMALL or not y.flags.c_contiguous:
+    if not available or M * N * K <= SMALL or not y.flags.c_contiguous:
         if not accumulate:
             return np.matmul(a, b, out=y)
         y += a @ b
         return y
     (a, of_a, lda), (b, of_b, ldb) = as_operand(a), as_operand(b)
+    pieces = min(THREADS, M * N * K // SMALL)
     addresses = a.ctypes.data, lda, b.ctypes.data, ldb, np.float32(accumulate), y.ctypes.data, N
-    cut_product(of_a, of_b, M, N, K, *addresses, THREADS)
+    run_on(pieces, cut_product, of_a, of_b, M, N, K, *addresses, pieces)
     return y

@@ -7,10 +7,13 @@ the folder is named after the contents of all files here: whatever changes, ever
 import functools
 import hashlib
 import os
+import tempfile
 from pathlib import Path
 
 import llvmlite.binding
 import numba
+
+from autograd.kernels import announce
 
 FLAGS = {"fastmath": {"reassoc", "contract", "arcp", "nsz"}, "error_model": "numpy"}
 """For the compiler: sums may be reordered and products fused, but NaN and infinity keep their meaning; a division by
@@ -29,6 +32,17 @@ def cache_folder():
     return root / "tinyllm" / "kernels" / contents.hexdigest()[:16]
 
 
+def kept_in():
+    """The folder that compiled kernels are kept in, None if it cannot be made and written."""
+    folder = Path(numba.config.CACHE_DIR or cache_folder())
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError:
+        return None
+    return folder
+
+
 def compiled(*signatures, parallel=False):
     """A loop that is compiled when it is first called, for exactly these types and no others.
 
@@ -42,11 +56,14 @@ def compiled(*signatures, parallel=False):
             before = numba.config.CACHE_DIR
             numba.config.CACHE_DIR = before or str(cache_folder())
             try:
-                return numba.njit(list(signatures), cache=True, **options)(body)
+                dispatcher = numba.njit(list(signatures), cache=True, **options)(body)
             except (OSError, RuntimeError):  # nowhere to write: compile each time
-                return numba.njit(list(signatures), **options)(body)
+                dispatcher = numba.njit(list(signatures), **options)(body)
             finally:
                 numba.config.CACHE_DIR = before
+            if not dispatcher.stats.cache_hits:
+                announce()
+            return dispatcher
 
         @functools.wraps(body)
         def run(*arguments):

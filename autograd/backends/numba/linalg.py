@@ -1,12 +1,15 @@
 """`linear` with its products on the kernels' own threads, and the bias in a pass of its own."""
 
 import numpy as np
-from numba import float32, prange, void
+from numba import float32, prange, types, void
 
 from autograd.backends.numba import blas
+from autograd.backends.numba.activation import flatten, is_float32
 from autograd.backends.numba.building import compiled
+from autograd.backends.numba.launch import launch
 from autograd.ops.linalg import linear
 
+read_only = types.Array(types.float32, 2, "C", readonly=True)
 BLOCK = 64  # rows that are summed by one thread: fixed, so that the sum does not depend on the number of threads
 
 
@@ -30,27 +33,51 @@ def sum_blocks(dy, sums):
                 total[j] += dys[j]
 
 
+ROWS_AT_ONCE = 64  # of the weight, a thread's share of a product with few rows
+FEW = 4
+
+
+@compiled(void(read_only, read_only, float32[::1], float32[:, ::1]), parallel=True)
+def product_of_few(x, weight, bias, y):
+    """y = x Wᵀ + b for a few rows of x: each row of the weight is read once, and reading it is all that takes time."""
+    for piece in prange((len(weight) + ROWS_AT_ONCE - 1) // ROWS_AT_ONCE):
+        for row in range(piece * ROWS_AT_ONCE, min((piece + 1) * ROWS_AT_ONCE, len(weight))):
+            ws = weight[row]
+            for i in range(len(x)):
+                xs, total = x[i], np.float32(0)
+                for j in range(ws.size):
+                    total += xs[j] * ws[j]
+                y[i, row] = total + bias[row]
+
+
+def affine(rows, weight, bias):
+    """rows Wᵀ + b"""
+    if len(rows) <= FEW and weight.flags.c_contiguous:
+        y = np.empty((len(rows), len(weight)), np.float32)
+        bias = np.zeros(len(weight), np.float32) if bias is None else flatten(bias)
+        launch(product_of_few, rows, weight, bias, y, work=weight.size)
+        return y
+    y = blas.product(rows, weight.T)
+    if bias is not None:
+        launch(add_bias, y, flatten(bias))
+    return y
+
+
 def sum_of_rows(dy):
     sums = np.empty((-(-len(dy) // BLOCK), dy.shape[1]), np.float32)
-    sum_blocks(dy, sums)
+    launch(sum_blocks, dy, sums)
     return sums.sum(0)
-
-
-def is_float32(x):
-    return isinstance(x, np.ndarray) and x.dtype == np.float32
 
 
 @linear.kernel("numba")
 def linear_kernel(x, weight, bias=None):
-    if not (blas.available and is_float32(x) and is_float32(weight) and (bias is None or is_float32(bias))):
+    if not is_float32(x, weight, *(() if bias is None else (bias,))):
         return NotImplemented
     n_out, n_in = weight.shape
     if x.size == 0 or weight.size == 0 or x.shape[-1] != n_in:
         return NotImplemented
     rows = np.ascontiguousarray(x).reshape(-1, n_in)
-    y = blas.product(rows, weight.T)
-    if bias is not None:
-        add_bias(y, np.ascontiguousarray(bias))
+    y = affine(rows, weight, bias)
     shape = x.shape
 
     def dx(dy):

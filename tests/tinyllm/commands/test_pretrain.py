@@ -9,6 +9,7 @@ import time
 import numpy as np
 import pytest
 
+from tinyllm.commands.hardware import COMPILING
 from tinyllm.commands.main import main
 from tinyllm.formats.arrays import read_arrays
 from tinyllm.formats.run_folders import newest_checkpoint
@@ -71,7 +72,7 @@ def through(here, tiny_run):
 def test_it_says_what_it_did_and_what_to_do_next(here, tiny_run, capsys):
     assert main([*tiny_run, *STEPS]) == 0
     printed = capsys.readouterr()
-    assert not printed.err
+    assert printed.err in ("", f"{COMPILING}\n")  # said where these kernels were never used before
     assert "text.txt: 1 document, 1,960 bytes, sha256 " in printed.out
     assert "parameters, 1,764 training tokens, 40 steps; run folder my run" in printed.out
     *_, loss, report, following = printed.out.splitlines()
@@ -206,9 +207,16 @@ def test_inspect_shows_memory_and_time_of_a_step_and_changes_no_number(here, tin
     same_run(here / "my run", through)
     memory, time = shown.split("Memory of one step")[1].split("Time of one step")
     assert re.search(r"kept for backward +[\d.]+ kB, by \d+ recorded ops\n", memory)
+    assert re.search(r"blocks\.\*\.attention +attention .* k float32\[", memory)
+    assert re.search(r"\nlinear +\d+ +\d+ .* numba \d+\n", time)
+    assert re.search(r"\nthe block .* 100\.0%\n", time)
+
+
+def test_inspect_shows_what_the_array_code_keeps_too(here, tiny_run, capsys):
+    assert main([*tiny_run, "--steps", "1", "--inspect", "--kernels", "reference"]) == 0
+    memory, time = capsys.readouterr().out.split("Memory of one step")[1].split("Time of one step")
     assert re.search(r"blocks\.\*\.attention +rope .* cos float32\[16, 4\], sin float32\[16, 4\]", memory)
     assert re.search(r"\nlinear +\d+ +\d+ .* reference \d+\n", time)
-    assert re.search(r"\nthe block .* 100\.0%\n", time)
 
 
 def test_what_a_preset_has_switched_on_can_be_switched_off(here, tiny_run):
