@@ -141,16 +141,17 @@ class Primitive:
 
     def bind(self, inputs, options):
         """Arguments given by name, and the defaults of those not given, in their places."""
-        rest = self.argument_names[len(inputs) :]
-        given = self.defaults | {name: options.pop(name) for name in rest if name in options}
-        if missing := [name for name in rest if name not in given]:
-            raise TypeError(f"{self.name}: argument {missing[0]} is missing")
+        if rest := self.argument_names[len(inputs) :]:
+            given = self.defaults | {name: options.pop(name) for name in rest if name in options}
+            if missing := [name for name in rest if name not in given]:
+                raise TypeError(f"{self.name}: argument {missing[0]} is missing")
+            inputs = (*inputs, *(given[name] for name in rest))
         for name, value in options.items():
             if isinstance(value, Tensor):
                 raise TypeError(f"{self.name}: option {name}= is not differentiated; pass an array (tensor.data)")
         if inputs and isinstance(inputs[0], list | tuple) and any(isinstance(x, Tensor) for x in inputs[0]):
             raise TypeError(f"{self.name} takes its tensors one by one: {self.name}(*tensors)")
-        return (*inputs, *(given[name] for name in rest))
+        return inputs
 
     def names_of(self, arguments):
         """A name for each positional argument; those of `concatenate(*xs)` are xs[0], xs[1], …"""
@@ -164,7 +165,8 @@ class Primitive:
         arrays = [x.data if isinstance(x, Tensor) else x for x in inputs]
         if context.collecting is not None:
             collect(self.name, inputs)
-        wanted = tuple(context.recording and isinstance(x, Tensor) and x.requires_grad for x in inputs)
+        recording = context.recording
+        wanted = tuple([recording and isinstance(x, Tensor) and x.requires_grad for x in inputs])
         context.needs = wanted
         try:
             y, vjp = context.run(self, arrays, options)

@@ -7,6 +7,7 @@ comes with NumPy's wheels; AUTOGRAD_BLAS=mkl, openblas or none decides otherwise
 """
 
 import ctypes
+import math
 import os
 import site
 import sys
@@ -122,13 +123,14 @@ if available:
 
 
 def as_operand(x):
-    """(array, PLAIN or TRANSPOSED, ld) of a matrix that BLAS can read in place; a copy of one that it cannot."""
-    if x.strides[1] == 4 and x.strides[0] >= 4 * x.shape[1]:
-        return x, PLAIN, x.strides[0] // 4
-    if x.strides[0] == 4 and x.strides[1] >= 4 * x.shape[0]:
-        return x, TRANSPOSED, x.strides[1] // 4
+    """(array, PLAIN or TRANSPOSED, ld) of matrices (..., M, K) that BLAS can read in place; a copy where it cannot."""
+    (rows, columns), (by_row, by_column) = x.shape[-2:], x.strides[-2:]
+    if by_column == 4 and by_row >= 4 * columns and by_row % 4 == 0:
+        return x, PLAIN, by_row // 4
+    if by_row == 4 and by_column >= 4 * rows and by_column % 4 == 0:
+        return x, TRANSPOSED, by_column // 4
     x = np.ascontiguousarray(x)
-    return x, PLAIN, x.shape[1]
+    return x, PLAIN, columns
 
 
 SMALL = 2**18  # multiplications, some microseconds: less than what waking another thread takes
@@ -148,3 +150,37 @@ def product(a, b, out=None, accumulate=False):
     addresses = a.ctypes.data, lda, b.ctypes.data, ldb, np.float32(accumulate), y.ctypes.data, N
     run_on(pieces, cut_product, of_a, of_b, M, N, K, *addresses, pieces)
     return y
+
+
+if available:
+
+    @compiled(
+        void(int32, int32, int64, int64, int64, int64[::1], int64, int64[::1], int64, int64, int64), parallel=True
+    )
+    def every_product(of_a, of_b, M, N, K, a, lda, b, ldb, c, ldc):
+        """c_i (M, N) = a_i b_i, one thread for each; a and b hold their addresses, the c_i lie one after another."""
+        for i in prange(len(a)):
+            here = c + 4 * i * M * N
+            sgemm(101, of_a, of_b, M, N, K, np.float32(1), a[i], lda, b[i], ldb, np.float32(0), here, ldc)
+
+
+def stacked_product(a, b):
+    """a b of two float32 arrays of matrices whose leading axes broadcast, as np.matmul has it."""
+    batch = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+    (M, K), N = a.shape[-2:], b.shape[-1]
+    if not available or math.prod(batch) < THREADS or 0 in (*a.shape, *b.shape):
+        return np.matmul(a, b)
+    (a, of_a, lda), (b, of_b, ldb) = as_operand(a), as_operand(b)
+    y = np.empty((*batch, M, N), np.float32)
+    every = of_a, of_b, M, N, K, addresses(a, batch), lda, addresses(b, batch), ldb, y.ctypes.data, N
+    run_on(math.prod(batch) * M * N * K // SMALL, every_product, *every)
+    return y
+
+
+def addresses(x, batch):
+    """The address of each matrix of x, broadcast to the shape `batch` of leading axes."""
+    x = np.broadcast_to(x, (*batch, *x.shape[-2:]))
+    at = np.array(x.ctypes.data, np.int64)
+    for n, stride in zip(batch, x.strides, strict=False):
+        at = at[..., None] + stride * np.arange(n)
+    return at.reshape(-1)

@@ -1,4 +1,4 @@
-"""`linear` with its products on the kernels' own threads, and the bias in a pass of its own."""
+"""`matmul` and `linear` with their products on the kernels' own threads, and the bias in a pass of its own."""
 
 import numpy as np
 from numba import float32, prange, types, void
@@ -7,7 +7,8 @@ from autograd.backends.numba import blas
 from autograd.backends.numba.activation import flatten, is_float32
 from autograd.backends.numba.building import compiled
 from autograd.backends.numba.launch import launch
-from autograd.ops.linalg import linear
+from autograd.ops.elementwise import like, unbroadcast
+from autograd.ops.linalg import linear, matmul, swap
 
 read_only = types.Array(types.float32, 2, "C", readonly=True)
 BLOCK = 64  # rows that are summed by one thread: fixed, so that the sum does not depend on the number of threads
@@ -94,6 +95,30 @@ def linear_kernel(x, weight, bias=None):
 
     vjp = (dx, dweight, dbias)
     return y.reshape(*shape[:-1], n_out), vjp
+
+
+@matmul.kernel("numba")
+def matmul_kernel(a, b):
+    if not is_float32(a, b) or min(a.ndim, b.ndim) < 2 or a.shape[-1] != b.shape[-2]:
+        return NotImplemented
+    y = stacked(a, b)
+    a_like, b_like = like(a), like(b)
+
+    def da(dy):
+        # y = a @ b
+        return unbroadcast(stacked(dy, swap(b)), a_like)
+
+    def db(dy):
+        # y = a @ b
+        return unbroadcast(stacked(swap(a), dy), b_like)
+
+    vjp = (da, db)
+    return y, vjp
+
+
+def stacked(a, b):
+    """a b, of two matrices by cutting them, of many by taking several at a time."""
+    return blas.product(a, b) if a.ndim == b.ndim == 2 else blas.stacked_product(a, b)
 
 
 def as_rows(dy, n_out):

@@ -138,3 +138,23 @@ def test_products_of_every_layout_equal_numpys(M, N, K, accumulate):
             got = blas.product(a, b, out=out, accumulate=accumulate)
             assert got is out
             np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5 * K**0.5, err_msg=f"{a_layout}, {b_layout}")
+
+
+@pytest.mark.parametrize(
+    ("a_batch", "b_batch"), [((3, 4), (3, 4)), ((3, 1), (4,)), ((5,), ()), ((), (2, 3)), ((1,), (7,)), ((0, 2), (2,))]
+)
+def test_products_of_stacks_broadcast_as_numpys_do(a_batch, b_batch):
+    random = np.random.default_rng(0)
+    a, b = (random.standard_normal(shape, np.float32) for shape in ((*a_batch, 9, 40), (*b_batch, 40, 70)))
+    np.testing.assert_allclose(blas.stacked_product(a, b), a @ b, rtol=1e-5, atol=1e-4)
+    turned = np.ascontiguousarray(b.swapaxes(-1, -2)).swapaxes(-1, -2)
+    np.testing.assert_allclose(blas.stacked_product(a, turned), a @ b, rtol=1e-5, atol=1e-4)
+
+
+def test_heads_between_two_other_axes_are_read_in_place():
+    """(B, T, H, D) as (B, H, T, D): the matrices of a stack need not lie one after another."""
+    a = np.random.default_rng(0).standard_normal((2, 50, 4, 32), np.float32).transpose(0, 2, 1, 3)
+    assert blas.as_operand(a)[0] is a
+    np.testing.assert_allclose(
+        blas.stacked_product(a, a.swapaxes(-1, -2)), a @ a.swapaxes(-1, -2), rtol=1e-5, atol=1e-4
+    )
