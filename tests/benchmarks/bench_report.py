@@ -117,6 +117,8 @@ def machine_text(report):
     if "transformers" in machine:
         versions.append(f"transformers {machine['transformers']}")
     kernels = ", ".join(machine.get("kernels", []))
+    products = machine.get("kernels_numba", {}).get("products")
+    kernels += f", {products}" if products else ""
     quick = "; a quick run, for trying out" if report["quick"] else ""
     return (
         f"{machine['cpu']}, {machine['cores']} cores, {machine.get('platform', '')}; {', '.join(versions)}; "

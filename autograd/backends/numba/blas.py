@@ -9,6 +9,7 @@ comes with NumPy's wheels; AUTOGRAD_BLAS=mkl, openblas or none decides otherwise
 import ctypes
 import math
 import os
+import re
 import site
 import sys
 from dataclasses import dataclass
@@ -33,15 +34,15 @@ class Library:
     setup: tuple  # (function, whole number) to call first: one thread
 
     def version(self):
-        """What it says of itself, in one line."""
+        """Its name and the number that it gives itself."""
         loaded = ctypes.CDLL(str(self.path))
         if self.name == "MKL":
             text = ctypes.create_string_buffer(200)
-            loaded.mkl_get_version_string(text, 200)
+            loaded.mkl_get_version_string(text, len(text))
         else:
             loaded.scipy_openblas_get_config64_.restype = ctypes.c_char_p
             text = ctypes.c_char_p(loaded.scipy_openblas_get_config64_())
-        return " ".join(text.value.decode().split())
+        return f"{self.name} {re.search(r'[0-9][0-9.]+', text.value.decode())[0]}"
 
 
 def candidates():
