@@ -3,8 +3,20 @@
 An op's array code is the reference and always there. A backend is a folder `autograd/backends/NAME` whose import
 registers kernels with `@softmax.kernel("NAME")`: same signature, returns `(y, vjp)`, or `NotImplemented` for shapes or
 dtypes it does not do. The reference then runs, and the count shows it.
+
+A function of arrays without a gradient, an optimizer's rule say, has kernels in the same way. It is marked `@rule`
+where it stands, which may be in a package that a backend cannot import. So they meet by name:
+
+    @kernels.rule                           # in the package
+    def scale(x, *, factor):
+        x *= factor
+
+    @kernels.for_rule("scale", "NAME")      # in the backend: same signature, same result, or NotImplemented
+    def scale_kernel(x, *, factor):
+        ...
 """
 
+import functools
 import importlib
 import pkgutil
 import warnings
@@ -15,6 +27,8 @@ from autograd.context import context
 _counts = defaultdict(Counter)
 _listener = None
 _unusable = set()  # backends that could not be imported
+_rules = {}  # name -> Rule
+_kernels_of_rules = defaultdict(dict)  # name of a rule, which need not be there yet -> backend -> kernel
 
 
 def available():
@@ -80,7 +94,7 @@ def chosen():
 
 
 def run(op, arrays, options):
-    """Run the first kernel that accepts these inputs, else the reference. Returns (y, vjp)."""
+    """Run the first kernel that accepts these inputs, else the reference. Returns what they do: an op's (y, vjp)."""
     for name in context.kernels:
         if kernel := op.kernels.get(name):
             result = kernel(*arrays, **options)
@@ -92,8 +106,44 @@ def run(op, arrays, options):
     return op.reference(*arrays, **options)
 
 
+class Rule:
+    """A function of arrays that has no gradient, and its optional kernels. Made by `@rule`."""
+
+    def __init__(self, body):
+        functools.update_wrapper(self, body)
+        self.name, self.reference = body.__name__, body
+        self.kernels = _kernels_of_rules[self.name]
+        namesake = _rules.setdefault(self.name, self)
+        if namesake.__module__ != self.__module__:
+            raise ValueError(f"{namesake.__module__} has a rule {self.name}, with kernels of its own; rename this one")
+
+    def __call__(self, *arrays, **options):
+        return run(self, arrays, options)
+
+    def __repr__(self):
+        return f"<rule {self.name}>"
+
+
+def rule(body):
+    """Give a function of arrays, with keyword options, the kernels that backends register under its name.
+
+    It may write into its arrays. A kernel that declines must not have written.
+    """
+    return Rule(body)
+
+
+def for_rule(name, backend):
+    """`@for_rule("adamw", "numba")`: register a fused version of the rule of that name."""
+
+    def register(body):
+        _kernels_of_rules[name][backend] = body
+        return body
+
+    return register
+
+
 class KernelsUsed(dict):
-    """op name -> Counter of "reference", a backend's name, "NAME declined". Prints as a table."""
+    """name of an op or a rule -> Counter of "reference", a backend's name, "NAME declined". Prints as a table."""
 
     def __str__(self):
         columns = sorted({column for counts in self.values() for column in counts})
@@ -105,7 +155,7 @@ class KernelsUsed(dict):
 
 
 def kernels_used(reset=False):
-    """How often each op ran its reference, a kernel, or was declined by one, since the start or the last reset."""
+    """How often each op and rule ran its reference, a kernel, or was declined by one, since the start or last reset."""
     used = KernelsUsed({name: Counter(counts) for name, counts in _counts.items()})
     if reset:
         _counts.clear()

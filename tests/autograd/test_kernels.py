@@ -1,12 +1,15 @@
 """The table of kernels, with a toy backend: which ran, which declined, and that both are counted."""
 
+import inspect
 import sys
 import types
+from collections import defaultdict
 
 import numpy as np
 import pytest
 
 import autograd as ag
+from autograd import kernels
 from autograd.engine import Tensor
 from autograd.kernels import available
 
@@ -93,3 +96,72 @@ def test_a_wrong_kernel_is_caught_by_check_primitive(toy):
     ag.testing.check_primitive(ag.exp, x)
     with ag.use_kernels("toy"), pytest.raises(AssertionError, match="exp: gradient of input 0 in float32 is far"):
         ag.testing.check_primitive(ag.exp, x)
+
+
+TOY_RULE = """
+from autograd import kernels
+import numpy as np
+
+@kernels.for_rule("halve", "toy")
+def halve_kernel(x, *, times):
+    if x.dtype != np.float32:
+        return NotImplemented
+    x /= 3 ** times                  # wrong, so that one sees that it ran
+"""
+
+
+@pytest.fixture
+def toy_rule(toy, tmp_path, monkeypatch):
+    """The toy backend has a kernel for a rule `halve`; nothing of that name stays."""
+    (tmp_path / "toy.py").write_text(TOY_RULE)
+    monkeypatch.setattr(kernels, "_rules", {})
+    monkeypatch.setattr(kernels, "_kernels_of_rules", defaultdict(dict))
+
+
+def make_halve():
+    @kernels.rule
+    def halve(x, *, times):
+        """x <- x / 2^times, in place."""
+        x /= 2**times
+
+    return halve
+
+
+@pytest.mark.parametrize("kernel_first", [False, True])
+def test_a_rule_finds_its_kernels_by_its_name_whichever_is_there_first(toy_rule, kernel_first):
+    if kernel_first:
+        ag.use_kernels("toy")
+    halve, x = make_halve(), np.full(2, 36, np.float32)
+    halve(x, times=1)
+    assert x.tolist() == [18, 18]
+    with ag.use_kernels("toy"):
+        halve(x, times=2)
+    assert x.tolist() == [2, 2]
+    assert ag.kernels_used()["halve"] == {"reference": 1, "toy": 1}
+
+
+def test_a_kernel_of_a_rule_that_declines_leaves_the_reference_and_is_counted(toy_rule):
+    halve, x = make_halve(), np.full(2, 36.0)
+    with ag.use_kernels("toy"):
+        halve(x, times=1)
+    assert x.tolist() == [18, 18]
+    assert ag.kernels_used() == {"halve": {"toy declined": 1, "reference": 1}}
+
+
+def test_a_rule_keeps_its_name_and_its_text(toy_rule):
+    halve = make_halve()
+    assert (halve.__name__, repr(halve)) == ("halve", "<rule halve>")
+    assert halve.__doc__.startswith("x <- x / 2")
+    assert inspect.signature(halve).parameters["times"].kind is inspect.Parameter.KEYWORD_ONLY
+
+
+def test_a_name_of_a_rule_is_taken_once_but_a_module_may_be_read_again(toy_rule):
+    make_halve()
+    make_halve()
+
+    def halve(x, *, times):
+        return x
+
+    halve.__module__ = "elsewhere"
+    with pytest.raises(ValueError, match=r"test_kernels has a rule halve, with kernels of its own; rename this one"):
+        kernels.rule(halve)
