@@ -6,11 +6,13 @@ that leave a run looking healthy must exceed it: weight decay of the norms, and 
 
 import functools
 
+import numpy as np
 import pytest
 from measurements import record
 from model_pairs import PAIRS, our_model, their_loss, their_weights, token_batches
 from torch_training import TorchTraining, torch
 
+import autograd as ag
 from tinyllm.training import SGD, AdamW, ParameterStore, optimizers
 
 STEPS = 100
@@ -73,6 +75,18 @@ def test_every_parameter_agrees_after_100_steps(name, optimizer, dtype):
     assert {parameter: error for parameter, error in errors.items() if not error <= BARS[dtype]} == {}
 
 
+@pytest.mark.parametrize("optimizer", RATE)
+@pytest.mark.parametrize("name", PAIRS)
+def test_every_parameter_agrees_after_100_steps_with_kernels(name, optimizer):
+    pytest.importorskip("numba")
+    ag.kernels_used(reset=True)
+    with ag.use_kernels("numba"):
+        errors, _ = errors_after_training(name, optimizer, "float32")
+    assert {optimizer, "sum_of_squares", "scale"} <= {rule for rule, n in ag.kernels_used().items() if n["numba"]}
+    record(TABLE, f"{name}, {optimizer}, kernels", parameters=len(errors), float32=max(errors.values()))
+    assert {parameter: error for parameter, error in errors.items() if not error <= BARS["float32"]} == {}
+
+
 def decays_norms(name, parameter):
     return parameter.ndim >= 2 or name.endswith("norm.weight")
 
@@ -87,12 +101,12 @@ def test_planted_weight_decay_of_the_norms_is_noticed(optimizer, dtype):
     record(TABLE, f"planted: norms decay, gpt2, {optimizer}", **{dtype: max(norms)})
 
 
-def adamw_with_eps_inside(p, g, m, v, *, step, learning_rate, betas, eps, weight_decay, xp):
+def adamw_with_eps_inside(p, g, m, v, *, step, learning_rate, betas, eps, weight_decay):
     """p <- p - lr m̂ / √(v̂ + eps)"""
     p *= 1 - learning_rate * weight_decay
     m += (1 - betas[0]) * (g - m)
     v += (1 - betas[1]) * (g * g - v)
-    p -= learning_rate * (m / (1 - betas[0] ** step)) / xp.sqrt(v / (1 - betas[1] ** step) + eps)
+    p -= learning_rate * (m / (1 - betas[0] ** step)) / np.sqrt(v / (1 - betas[1] ** step) + eps)
 
 
 @pytest.mark.parametrize("dtype", BARS)

@@ -1,15 +1,31 @@
-"""Optimizers: each rule is one array function over flat memory, with its paper.
+"""Optimizers: each rule is one array function over flat memory, with its paper."""
 
-They work through the store in pieces that stay in the processor's cache, so that the ten passes of a rule cost
-little more than reading and writing everything once.
-"""
-
+import functools
 import math
+
+from autograd import kernels
+from autograd.arrays import xp_of
 
 PIECE = 2**16  # elements
 
 
-def adamw(p, g, m, v, *, step, learning_rate, betas, eps, weight_decay, xp):
+def in_pieces(rule):
+    """Apply a rule to a stretch of its flat arrays, then to the next.
+
+    A stretch stays in the processor's cache, so that ten passes cost little more than reading and writing it once.
+    """
+
+    @functools.wraps(rule)
+    def every_piece(*arrays, **options):
+        for start in range(0, len(arrays[0]), PIECE):
+            rule(*(array[start : start + PIECE] for array in arrays), **options)
+
+    return every_piece
+
+
+@kernels.rule
+@in_pieces
+def adamw(p, g, m, v, *, step, learning_rate, betas, eps, weight_decay):
     """One AdamW step, in place (Loshchilov, Hutter 2019, algorithm 2; eps outside the root).
 
     p <- p (1 - lr λ);  m <- β1 m + (1 - β1) g;  v <- β2 v + (1 - β2) g²
@@ -24,7 +40,7 @@ def adamw(p, g, m, v, *, step, learning_rate, betas, eps, weight_decay, xp):
     scratch = g * g
     scratch *= 1 - beta2
     v += scratch
-    root = xp.sqrt(v, out=scratch)
+    root = xp_of(v).sqrt(v, out=scratch)
     root *= 1 / math.sqrt(1 - beta2**step)
     root += eps
     update = m / root
@@ -32,6 +48,8 @@ def adamw(p, g, m, v, *, step, learning_rate, betas, eps, weight_decay, xp):
     p -= update
 
 
+@kernels.rule
+@in_pieces
 def sgd(p, g, velocity, *, learning_rate, momentum, weight_decay):
     """One step of gradient descent with momentum, in place (Sutskever et al. 2013, as PyTorch writes it).
 
@@ -64,10 +82,8 @@ class Optimizer:
         self.steps += 1
         for group, where in self.store.groups.items():
             decay = self.weight_decay if group == "decay" else 0.0
-            for start in range(where.start, where.stop, PIECE):
-                piece = slice(start, min(start + PIECE, where.stop))
-                state = [array[piece] for array in self.arrays.values()]
-                self.rule(self.store.values[piece], self.store.gradients[piece], *state, weight_decay=decay)
+            state = [array[where] for array in self.arrays.values()]
+            self.rule(self.store.values[where], self.store.gradients[where], *state, weight_decay=decay)
         self.store.zero()
 
     def state(self):
@@ -91,7 +107,7 @@ class AdamW(Optimizer):
 
     def rule(self, p, g, m, v, weight_decay):
         options = {"learning_rate": self.learning_rate, "betas": self.betas, "eps": self.eps}
-        adamw(p, g, m, v, step=self.steps, weight_decay=weight_decay, xp=self.store.xp, **options)
+        adamw(p, g, m, v, step=self.steps, weight_decay=weight_decay, **options)
 
 
 class SGD(Optimizer):

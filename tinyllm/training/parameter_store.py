@@ -6,6 +6,7 @@ large writes. Each parameter's `.data` and gradient buffer become views into the
 
 import dataclasses
 
+from autograd import kernels
 from autograd.arrays import xp_of
 
 ALIGNMENT = 64  # elements; every parameter starts at a multiple, the padding between stays zero
@@ -16,6 +17,18 @@ def is_matrix(name, tensor):
 
 
 DEFAULT_GROUPS = {"decay": is_matrix, "no_decay": lambda name, tensor: True}
+
+
+@kernels.rule
+def sum_of_squares(x):
+    """Σ x_i² of a flat array."""
+    return xp_of(x).dot(x, x)
+
+
+@kernels.rule
+def scale(x, *, factor):
+    """x <- factor x, in place."""
+    x *= factor
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,7 +111,7 @@ class ParameterStore:
     def norm(self):
         """Euclidean norm of the whole gradient, as a Python float."""
         self.collect()
-        return float(self.xp.sqrt(self.xp.dot(self.gradients, self.gradients)))
+        return float(self.xp.sqrt(sum_of_squares(self.gradients)))
 
     def clip(self, max_norm):
         """Scale the gradient so that its norm is at most max_norm; returns the norm before.
@@ -108,7 +121,7 @@ class ParameterStore:
         norm = self.norm()
         factor = max_norm / (norm + 1e-6)
         if factor < 1:
-            self.gradients *= factor
+            scale(self.gradients, factor=factor)
         return norm
 
     def weights(self):

@@ -1,4 +1,4 @@
-"""Kernels in Numba for float32 arrays on the CPU. Each file holds the loops for one file of `autograd/ops`.
+"""Kernels in Numba for float32 arrays on the CPU. Each file holds the loops for one family of ops, or of rules.
 
 With NUMBA_DISABLE_JIT=1 there are none: as Python these loops would take minutes, and the reference is there.
 """
@@ -11,7 +11,18 @@ from autograd.backends.numba import building  # noqa: E402 (the pool is set up f
 
 if not building.disabled():
     building.use_whole_registers()
-    from autograd.backends.numba import activation, attention, dropout, index, linalg, loss, norm, rope, softmax  # noqa: F401
+    from autograd.backends.numba import (  # noqa: F401
+        activation,
+        attention,
+        dropout,
+        index,
+        linalg,
+        loss,
+        norm,
+        optimizer,
+        rope,
+        softmax,
+    )
 
 
 def setup():
