@@ -20,6 +20,7 @@ if not building.disabled():
         loss,
         norm,
         optimizer,
+        relu,
         rope,
         softmax,
     )
