@@ -4,7 +4,7 @@ import functools
 import math
 
 from autograd import kernels
-from autograd.arrays import xp_of
+from autograd.arrays import xp_of, zeros_from_a_line
 
 PIECE = 2**16  # elements
 
@@ -74,7 +74,7 @@ class Optimizer:
     def __init__(self, store, learning_rate, weight_decay):
         self.store, self.learning_rate, self.weight_decay = store, learning_rate, weight_decay
         self.steps = 0
-        self.arrays = {name: store.xp.zeros_like(store.values) for name in self.state_names}
+        self.arrays = {name: zeros_from_a_line(store.size, like=store.values) for name in self.state_names}
 
     def step(self):
         """Update every parameter from its gradient, then forget the gradients."""

@@ -7,7 +7,7 @@ large writes. Each parameter's `.data` and gradient buffer become views into the
 import dataclasses
 
 from autograd import kernels
-from autograd.arrays import xp_of
+from autograd.arrays import xp_of, zeros_from_a_line
 
 ALIGNMENT = 64  # elements; every parameter starts at a multiple, the padding between stays zero
 
@@ -64,8 +64,7 @@ class ParameterStore:
         self.lay_out(groups or DEFAULT_GROUPS)
         first = next(iter(self.parameters.values())).data
         self.xp = xp_of(first)
-        self.values = self.xp.zeros(self.size, first.dtype)
-        self.gradients = self.xp.zeros(self.size, first.dtype)
+        self.values, self.gradients = (zeros_from_a_line(self.size, like=first) for _ in range(2))
         self.views = {}
         for name, place in self.places.items():
             p = self.parameters[name]

@@ -38,6 +38,17 @@ def test_parameters_lie_by_group_in_model_order_and_aligned():
     assert store.size == len(store.values) == len(store.gradients) == 192
 
 
+@pytest.mark.parametrize("dtype", ["float64", "float32", "float16"])
+def test_every_parameter_and_state_begins_at_a_cache_line(dtype):
+    for _ in range(20):  # memory that happens to lie well would not do so each time
+        store = ParameterStore(tensors(dtype))
+        arrays = [store.values, store.gradients, *AdamW(store).arrays.values()]
+        arrays += [array for p in store.parameters.values() for array in (p.data, p.buffer)]
+        assert [array.ctypes.data % 64 for array in arrays] == [0] * len(arrays)
+        assert {array.dtype for array in arrays} == {np.dtype(dtype)}
+        assert len(store.values) == store.size
+
+
 def test_parameters_keep_their_values_and_become_views():
     before, parameters = tensors(), tensors()
     store = ParameterStore(parameters)
