@@ -1,6 +1,6 @@
 """What is switched on in this thread: recording, kernels, the layer path. One object, one place to look."""
 
-import contextlib
+import functools
 import threading
 
 
@@ -20,15 +20,35 @@ class Context(threading.local):
     needs = ()  # which inputs of the op that is running want a gradient
     run = record = pull = None  # how an op is run, a node made, a gradient pulled back: `engine.py` sets them once
 
-    @contextlib.contextmanager
     def set(self, **values):
         """Set attributes for the length of a `with` block."""
-        before = {name: getattr(self, name) for name in values}
-        self.__dict__.update(values)
-        try:
-            yield
-        finally:
-            self.__dict__.update(before)
+        return Setting(self, values)
+
+
+class Setting:
+    """What `with context.set(…)` enters and leaves. Every layer's call does, so it is no generator, which takes longer."""
+
+    __slots__ = ("before", "context", "values")
+
+    def __init__(self, context, values):
+        self.context, self.values = context, values
+
+    def __enter__(self):
+        self.before = {name: getattr(self.context, name) for name in self.values}
+        self.context.__dict__.update(self.values)
+
+    def __exit__(self, *error):
+        self.context.__dict__.update(self.before)
+
+    def __call__(self, function):
+        """As a decorator, `@no_grad()`: set anew in each call."""
+
+        @functools.wraps(function)
+        def within(*arguments, **options):
+            with Setting(self.context, self.values):
+                return function(*arguments, **options)
+
+        return within
 
 
 context = Context()

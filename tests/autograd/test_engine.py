@@ -370,6 +370,19 @@ def test_no_grad_records_nothing_and_saves_nothing():
     assert ag.exp(x).requires_grad
 
 
+def test_a_mode_may_decorate_a_function_that_calls_itself():
+    x, seen = leaf(1.0), []
+
+    @ag.no_grad()
+    def down(n):
+        seen.append(ag.exp(x).requires_grad)
+        return n and down(n - 1)
+
+    down(2)
+    assert seen == [False] * 3
+    assert ag.exp(x).requires_grad
+
+
 def test_modes_end_with_their_block_also_by_an_exception():
     with pytest.raises(KeyError), ag.no_grad(), ag.scope("block"):
         raise KeyError
