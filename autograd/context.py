@@ -26,7 +26,7 @@ class Context(threading.local):
 
 
 class Setting:
-    """What `with context.set(…)` enters and leaves. Every layer's call does, so it is no generator, which takes longer."""
+    """What `with context.set(…)` enters and leaves. Every layer does, so it is no generator, which takes longer."""
 
     __slots__ = ("before", "context", "values")
 
