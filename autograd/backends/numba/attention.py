@@ -1,150 +1,274 @@
-"""Attention by blocks of queries: the scores of a block at a time, never those of all queries.
+"""Attention by tiles, some queries by some keys: the scores of a tile at a time, never those of all.
 
-Forward keeps, for each query, the logarithm of its sum of exponentials (lse): then p = exp(s - lse) comes back in
-backward from the scores of a block, which are computed again. Memory grows with T and not with T². Each block belongs
-to one thread, and its products are BLAS's. Arrays may be views (heads in the middle of a wider matrix): only their last
-axis must be contiguous. Dao et al. 2022, "FlashAttention".
+Forward goes over the keys with the softmax of those seen so far (docs/kernels.md derives it) and keeps, for each query,
+the logarithm of its sum of exponentials (lse): then p = exp(s - lse) comes back in backward from the scores of a tile,
+which are computed again. A thread needs the memory of a tile or two, however many keys there are. Tiles of which no
+query sees anything are left out: the future, and what is before a window. Products are BLAS's, on one thread.
+
+Arrays may be views (heads in the middle of a wider matrix, the filled part of a cache): only their last axis must be
+contiguous. Dao et al. 2022, "FlashAttention"; Milakov and Gimelshein 2018 for the softmax.
 """
 
 import math
 
 import numpy as np
-from numba import float32, int64, prange, void
+from numba import carray, float32, int64, prange, types, void
+from numba.extending import intrinsic
 
 from autograd.backends.numba import blas
-from autograd.backends.numba.building import compiled, inlined
-from autograd.backends.numba.formulas import exp, larger
+from autograd.backends.numba.building import called, compiled, inlined
+from autograd.backends.numba.formulas import ONE, ZERO, exp, larger
+from autograd.backends.numba.launch import launch, run_on
 from autograd.ops.attention import attention, check_masks, check_shapes
 
-SHORT, LONG = 64, 128  # queries in a block, up to 512 keys and beyond: the scores of a block should stay in the cache
+SHORT, LONG = 64, 128  # queries in a tile, up to 512 keys and beyond
+FEW = 16  # queries: with these, BLAS takes most of its time to copy the keys into an order that it likes,
+IN_PLACE = 2**16  # except in products of at most so many multiplications (measured: two to four times as fast)
+KEYS = 256  # in a tile: its scores, queries, keys and values should stay in the cache
+BUSY = 0.8  # backward is cut finely enough that threads idle no more than a fifth of the time
 # A view of shape (B, H, T, D) is passed as its address and the elements between its batches, heads and rows.
 VIEW = (int64, int64, int64, int64)
+HEADS = float32[:, :, :, ::1]
 SHAPE = (int64, int64, int64)  # G, S, D
-MASK = (int64, int64, int64[:, ::1])  # causal, window (S + T where there is none), segments (of no samples if none)
+# causal, window (S + T where there is none), segments (of no samples if none), bias (address 0 if none)
+MASK = (int64, int64, int64[:, ::1], *VIEW)
 
 NEVER = np.float32(-np.inf)
 
 
+@intrinsic
+def pointer(typing, address):
+    """The pointer to float32 that this whole number is."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.inttoptr(arguments[0], context.get_value_type(types.CPointer(float32)))
+
+    return types.CPointer(float32)(int64), generate
+
+
 @inlined
-def hide(row, at, causal, window, segments, b):
-    """-inf for the keys that a query at this position may not see, as `attention_mask` has it."""
-    for j in range(min(max(at - window + 1, 0), row.size)):
+def floats(address, n):
+    """The n floats at an address as an array."""
+    return carray(pointer(address), (n,))
+
+
+@inlined
+def block_of(task, blocks):
+    """Blocks in the order first, last, second, last but one, …: later queries see more keys, and a thread takes
+    neighbouring tasks, which so are as much work everywhere."""
+    return task // 2 if task % 2 == 0 else blocks - 1 - task // 2
+
+
+@inlined
+def seen(first, last, S, causal, window):
+    """From which to which key the queries at these positions look, together."""
+    return max(first - window + 1, 0), last + 1 if causal else S
+
+
+@called
+def add_bias(row, bias):
+    """To a row of scores, the numbers from this address on."""
+    extra = floats(bias, row.size)
+    for j in range(row.size):
+        row[j] += extra[j]
+
+
+@called
+def hide_other_segments(row, own, segments):
+    """-inf for keys of other segments than the query's own, and for all if this is padding."""
+    for j in range(row.size):
+        row[j] = row[j] if segments[j] == own and own != -1 else NEVER
+
+
+@inlined
+def mask(row, at, first, b, h, t, causal, window, segments, bias, bias_b, bias_h, bias_t):
+    """To a row of scores, the bias; and -inf where the query at this position may not see, as in `attention_mask`."""
+    if bias:
+        add_bias(row, bias + 4 * (b * bias_b + h * bias_h + t * bias_t + first))
+    if len(segments):
+        hide_other_segments(row, segments[b, at], segments[b, first:])
+    for j in range(min(at - window + 1 - first, row.size)):
         row[j] = NEVER
     if causal:
-        for j in range(at + 1, row.size):
+        for j in range(max(at + 1 - first, 0), row.size):
             row[j] = NEVER
-    if len(segments):
-        own = segments[b, at]
-        for j in range(row.size):
-            row[j] = row[j] if segments[b, j] == own and own != -1 else NEVER
+
+
+@inlined
+def largest(row, top):
+    """The largest of `top` and a row."""
+    for j in range(row.size):
+        top = larger(top, row[j])
+    return top
+
+
+@inlined
+def exponentials(row, top):
+    """The row becomes exp(row - top); their sum. All 0 where nothing was seen, that is, where top is -inf."""
+    zero, total = ZERO if top == NEVER else top, ZERO
+    for j in range(row.size):
+        row[j] = exp(row[j] - zero)
+        total += row[j]
+    return total
 
 
 if blas.available:
     from autograd.backends.numba.blas import sgemm
 
-    @compiled(void(*VIEW, *VIEW, *VIEW, *VIEW, float32[:, :, ::1], *SHAPE, *MASK, float32, int64), parallel=True)
+    @compiled(
+        void(*VIEW, *VIEW, *VIEW, HEADS, float32[:, :, ::1], *SHAPE, *MASK, float32, int64, int64, int64), parallel=True
+    )
     def forward(
-        q, q_b, q_h, q_t, k, k_b, k_h, k_t, v, v_b, v_h, v_t, y, y_b, y_h, y_t, lse,
-        G, S, D, causal, window, segments, scale, rows,
+        q, q_b, q_h, q_t, k, k_b, k_h, k_t, v, v_b, v_h, v_t, y, lse,
+        G, S, D, causal, window, segments, bias, bias_b, bias_h, bias_t, scale, rows, most, step,
     ):  # fmt: skip
-        """y = softmax(scale q kᵀ + mask) v and lse (B, H, T), a block of queries at a time."""
+        """y (B, T, H, D) = softmax(scale q kᵀ + mask) v and lse (B, H, T). A task: some `rows`, `most` keys at a time.
+
+        step: from one query to the next in positions, 1; or 0, where all stand at the last key.
+        With m the largest score of a row so far, total = Σ exp(s - m) and y = Σ exp(s - m) v over the keys so far.
+        """
         B, H, T = lse.shape
         blocks = (T + rows - 1) // rows
         for task in prange(B * H * blocks):
-            b, h, block = task // blocks // H, task // blocks % H, task % blocks
-            g, start = h // (H // G), block * rows
-            n = min(rows, T - start)
-            keys = S - T + start + n if causal else S  # the last query of the block sees so many
+            b, h, start = task // blocks // H, task // blocks % H, rows * block_of(task % blocks, blocks)
+            n, at = min(rows, T - start), S - 1 - step * (T - 1 - start)
             qs, ks, vs = (
                 q + 4 * (b * q_b + h * q_h + start * q_t),
-                k + 4 * (b * k_b + g * k_h),
-                v + 4 * (b * v_b + g * v_h),
+                k + 4 * (b * k_b + h // (H // G) * k_h),
+                v + 4 * (b * v_b + h // (H // G) * v_h),
             )
-            s = np.empty((n, keys), np.float32)
-            sgemm(101, 111, 112, n, keys, D, scale, qs, q_t, ks, k_t, np.float32(0), s.ctypes.data, keys)
+            ys = y[b, start, h].ctypes.data
+            low, high = seen(at, at + step * (n - 1), S, causal, window)
+            width = min(most, high - low)
+            s, tops, totals = np.empty((n, width), np.float32), np.empty(n, np.float32), np.empty(n, np.float32)
             for i in range(n):
-                at, row = S - T + start + i, s[i]
-                hide(row, at, causal, window, segments, b)
-                top = row[0]
-                for j in range(1, keys):
-                    top = larger(top, row[j])
-                if top == -np.inf:  # sees nothing: p = 0, here and (since lse is infinite) in backward
-                    for j in range(keys):
-                        row[j] = row[j] if row[j] != row[j] else np.float32(0)  # NaN stays NaN
+                tops[i], totals[i] = NEVER, ZERO
+            for first in range(low, high, most):
+                keys, beta = min(most, high - first), ZERO if first == low else ONE
+                sgemm(101, 111, 112, n, keys, D, scale, qs, q_t, ks + 4 * first * k_t, k_t, ZERO, s.ctypes.data, width)
+                for i in range(n):
+                    row = s[i, :keys]
+                    mask(
+                        row, at + step * i, first, b, h, start + i,
+                        causal, window, segments, bias, bias_b, bias_h, bias_t,
+                    )  # fmt: skip
+                    old, top = tops[i], largest(row, tops[i])
+                    total = exponentials(row, top)
+                    if old in (NEVER, top):  # y is 0 so far, or needs no other factor
+                        totals[i] += total
+                    else:
+                        less = exp(old - top)
+                        totals[i] = totals[i] * less + total
+                        ts = y[b, start + i, h]
+                        for d in range(D):
+                            ts[d] *= less
+                    tops[i] = top
+                sgemm(101, 111, 111, n, D, keys, ONE, s.ctypes.data, width, vs + 4 * first * v_t, v_t, beta, ys, H * D)
+            for i in range(n):
+                if totals[i] == ZERO:  # sees nothing: y = 0, and p = 0 in backward
                     lse[b, h, start + i] = np.inf
                     continue
-                total = np.float32(0)
-                for j in range(keys):
-                    row[j] = exp(row[j] - top)
-                    total += row[j]
-                over = np.float32(1) / total
-                for j in range(keys):
-                    row[j] *= over
-                lse[b, h, start + i] = top + np.log(total)
-            ys = y + 4 * (b * y_b + h * y_h + start * y_t)
-            sgemm(101, 111, 111, n, D, keys, np.float32(1), s.ctypes.data, keys, vs, v_t, np.float32(0), ys, y_t)
+                lse[b, h, start + i] = tops[i] + np.log(totals[i])
+                over, ts = ONE / totals[i], y[b, start + i, h]
+                for d in range(D):
+                    ts[d] *= over
 
     @compiled(
-        void(*VIEW, *VIEW, *VIEW, *VIEW, *VIEW, *VIEW, *VIEW, float32[:, :, ::1], float32[:, :, ::1], *SHAPE, *MASK,
-             float32, int64),
+        void(*VIEW, *VIEW, *VIEW, *VIEW, HEADS, float32[:, :, :, :, ::1], float32[:, :, :, :, ::1],
+             float32[:, :, ::1], float32[:, :, ::1], *SHAPE, *MASK, float32, int64),
         parallel=True,
     )  # fmt: skip
     def backward(
-        q, q_b, q_h, q_t, k, k_b, k_h, k_t, v, v_b, v_h, v_t, dy, dy_b, dy_h, dy_t,
-        dq, dq_b, dq_h, dq_t, dk, dk_b, dk_h, dk_t, dv, dv_b, dv_h, dv_t, lse, inner,
-        G, S, D, causal, window, segments, scale, rows,
+        q, q_b, q_h, q_t, k, k_b, k_h, k_t, v, v_b, v_h, v_t, dy, dy_b, dy_h, dy_t, dq, dk, dv, lse, inner,
+        G, S, D, causal, window, segments, bias, bias_b, bias_h, bias_t, scale, rows,
     ):  # fmt: skip
-        """dq, dk, dv; inner (B, H, T) = Σ_d dy y = Σ_s dp p. One thread for each key head, whose queries add up."""
+        """dq (B, T, H, D); dk and dv (parts, B, S, G, D), given as 0; inner (B, H, T) = Σ_d dy y = Σ_s dp p.
+
+        The queries of a key head, all blocks of all its heads, are cut into as many parts as dk and dv have. A task is
+        a part; what its queries give the keys adds up there.
+        """
         B, H, T = lse.shape
-        one, zero = np.float32(1), np.float32(0)
-        blocks = (T + rows - 1) // rows
-        for task in prange(B * G):
-            b, g = task // G, task % G
+        parts, blocks = len(dk), (T + rows - 1) // rows
+        items = H // G * blocks
+        for task in prange(B * G * parts):
+            b, g, part = task // parts // G, task // parts % G, task % parts
             ks, vs = k + 4 * (b * k_b + g * k_h), v + 4 * (b * v_b + g * v_h)
-            dks, dvs = dk + 4 * (b * dk_b + g * dk_h), dv + 4 * (b * dv_b + g * dv_h)
-            first = zero
-            for h in range(g * (H // G), (g + 1) * (H // G)):
-                # From the last block, which sees all keys and so writes dk and dv whole, to the first.
-                for block in range(blocks - 1, -1, -1):
-                    start = block * rows
-                    n = min(rows, T - start)
-                    keys = S - T + start + n if causal else S
-                    qs = q + 4 * (b * q_b + h * q_h + start * q_t)
-                    dys = dy + 4 * (b * dy_b + h * dy_h + start * dy_t)
-                    p, dp = np.empty((n, keys), np.float32), np.empty((n, keys), np.float32)
-                    sgemm(101, 111, 112, n, keys, D, scale, qs, q_t, ks, k_t, zero, p.ctypes.data, keys)
-                    sgemm(101, 111, 112, n, keys, D, one, dys, dy_t, vs, v_t, zero, dp.ctypes.data, keys)
+            width = min(KEYS, S)
+            p, ds = np.empty((rows, width), np.float32), np.empty((rows, width), np.float32)
+            begin, end = items * part // parts, items * (part + 1) // parts
+            for item in range(begin, end):
+                known = ZERO if item == begin else ONE  # dk and dv are still 0
+                h, start = g * (H // G) + item // blocks, rows * block_of(item % blocks, blocks)
+                n, at = min(rows, T - start), S - T + start
+                qs, dys = q + 4 * (b * q_b + h * q_h + start * q_t), dy + 4 * (b * dy_b + h * dy_h + start * dy_t)
+                dqs = dq[b, start, h].ctypes.data
+                low, high = seen(at, at + n - 1, S, causal, window)
+                for first in range(low, high, KEYS):
+                    keys, beta = min(KEYS, high - first), ZERO if first == low else ONE
+                    k_here, v_here = ks + 4 * first * k_t, vs + 4 * first * v_t
+                    dk_here, dv_here = dk[part, b, first, g].ctypes.data, dv[part, b, first, g].ctypes.data
+                    sgemm(101, 111, 112, n, keys, D, scale, qs, q_t, k_here, k_t, ZERO, p.ctypes.data, width)
+                    sgemm(101, 111, 112, n, keys, D, ONE, dys, dy_t, v_here, v_t, ZERO, ds.ctypes.data, width)
                     for i in range(n):
-                        ps, ds = p[i], dp[i]
-                        hide(ps, S - T + start + i, causal, window, segments, b)
-                        total, mean = lse[b, h, start + i], inner[b, h, start + i]
+                        ps, dss, total, mean = p[i, :keys], ds[i], lse[b, h, start + i], inner[b, h, start + i]
+                        mask(
+                            ps, at + i, first, b, h, start + i,
+                            causal, window, segments, bias, bias_b, bias_h, bias_t,
+                        )  # fmt: skip
                         for j in range(keys):
                             ps[j] = exp(ps[j] - total)
-                            ds[j] = ps[j] * (ds[j] - mean)
+                            dss[j] = ps[j] * (dss[j] - mean)
                     # y = p v
-                    sgemm(101, 112, 111, keys, D, n, one, p.ctypes.data, keys, dys, dy_t, first, dvs, dv_t)
+                    sgemm(101, 112, 111, keys, D, n, ONE, p.ctypes.data, width, dys, dy_t, known, dv_here, G * D)
                     # s = scale q kᵀ
-                    dqs = dq + 4 * (b * dq_b + h * dq_h + start * dq_t)
-                    sgemm(101, 111, 111, n, D, keys, scale, dp.ctypes.data, keys, ks, k_t, zero, dqs, dq_t)
-                    sgemm(101, 112, 111, keys, D, n, scale, dp.ctypes.data, keys, qs, q_t, first, dks, dk_t)
-                    first = one
+                    sgemm(101, 111, 111, n, D, keys, scale, ds.ctypes.data, width, k_here, k_t, beta, dqs, H * D)
+                    sgemm(101, 112, 111, keys, D, n, scale, ds.ctypes.data, width, qs, q_t, known, dk_here, G * D)
+
+    @compiled(void(float32[:, :, ::1], float32[:, ::1]), parallel=True)
+    def add_up(parts, total):
+        """total = Σ parts, always in the same order."""
+        for row in prange(len(total)):
+            sums = total[row]
+            for j in range(sums.size):
+                sums[j] = ZERO
+            for part in range(len(parts)):
+                more = parts[part, row]
+                for j in range(sums.size):
+                    sums[j] += more[j]
 
 
 def view(x):
-    """How a kernel is told of an array (B, H, T, D)."""
-    return x.ctypes.data, *(stride // 4 for stride in x.strides[:3])
+    """How a kernel is told of an array (B, H, T, D), or of none."""
+    return (0, 0, 0, 0) if x is None else (x.ctypes.data, *(stride // 4 for stride in x.strides[:3]))
 
 
 def readable(x):
     """The array itself if rows of its last axis are contiguous and apart, else a copy."""
     fits = x.strides[3] == 4 and all(s >= 4 * x.shape[3] and s % 4 == 0 for s in x.strides[:3])
-    return x if fits else np.ascontiguousarray(x)
+    return x if fits else x.copy()  # not ascontiguousarray: it lets the stride of an axis of length 1 be anything
 
 
-def empty_like_heads(x):
-    """(B, H, T, D) in the memory of a (B, T, H, D), which the layer joins to (B, T, H D) without a copy."""
-    B, H, T, D = x.shape
-    return np.empty((B, T, H, D), np.float32).transpose(0, 2, 1, 3)
+def spread(bias, shape):
+    """A bias as a view (B, H, T, S) whose last axis is contiguous; along others it may stand still."""
+    bias = np.asarray(bias, np.float32)
+    if bias.shape[-1:] != shape[3:] or bias.strides[-1] != 4:
+        bias = np.ascontiguousarray(np.broadcast_to(bias, (*bias.shape[:-1], shape[3])))
+    return np.broadcast_to(bias, shape)
+
+
+def parts_of(tasks, most, threads):
+    """Into how many parts to cut each of these tasks: as few as keep the threads busy, and no more than `most`."""
+    enough = (parts for parts in range(1, most) if tasks * parts >= BUSY * threads * -(-tasks * parts // threads))
+    return next(enough, most)
+
+
+def sum_of(parts):
+    """(parts, B, S, G, D) -> (B, S, G, D)"""
+    if len(parts) == 1:
+        return parts[0]
+    total = np.empty(parts.shape[1:], np.float32)
+    launch(add_up, parts.reshape(len(parts), -1, parts.shape[-1]), total.reshape(-1, parts.shape[-1]))
+    return total
 
 
 @attention.kernel("numba")
@@ -152,27 +276,42 @@ def attention_kernel(q, k, v, *, causal=True, window=None, segments=None, bias=N
     arrays = (q, k, v)
     if not blas.available or any(type(x) is not np.ndarray or x.dtype != np.float32 for x in arrays):
         return NotImplemented
-    if bias is not None or 0 in (*q.shape, *k.shape):
+    if 0 in (*q.shape, *k.shape):
         return NotImplemented
     check_shapes(q, k, v)
     (B, H, T, D), (G, S) = q.shape, k.shape[1:3]
     check_masks(B, S, window, segments)
     q, k, v = map(readable, arrays)
-    mask = causal, S + T if window is None else window, whole_numbers(segments)
-    rows, scale = SHORT if S <= 512 else LONG, np.float32(1 / math.sqrt(D))
-    y, lse = empty_like_heads(q), np.empty((B, H, T), np.float32)
-    forward(*view(q), *view(k), *view(v), *view(y), lse, G, S, D, *mask, scale, rows)
+    segments = whole_numbers(segments)
+    bias = None if bias is None else spread(bias, (B, H, T, S))
+    threads = B * H * T * S * D // blas.SMALL  # as many as the work is worth
+    shape = G, S, D, causal, S + T if window is None else window, segments
+    scale = np.float32(1 / math.sqrt(D))
+
+    # Where each head has one query, the queries of the heads that share keys are the rows of one matrix.
+    B, H_, T_ = heads = (B, G, H // G) if T == 1 else (B, H, T)
+    asked, extra = q.reshape(*heads, D), None if bias is None else bias.reshape(*heads, S)
+    rows = SHORT if S <= 512 else LONG
+    most = KEYS if T_ > FEW else max(16, min(KEYS, IN_PLACE // (T_ * D)))
+    y, lse = np.empty((B, T_, H_, D), np.float32), np.empty(heads, np.float32)
+    run_on(
+        threads, forward,
+        *view(asked), *view(k), *view(v), y, lse, *shape, *view(extra), scale, rows, most, int(T > 1),
+    )  # fmt: skip
+    # The memory of a (B, T, H, D), which the layer joins to (B, T, H D) without a copy.
+    y, lse = y.transpose(0, 2, 1, 3).reshape(q.shape), lse.reshape(B, H, T)
 
     def vjp(dy):
         dy = readable(dy)
-        dq, dk, dv = map(empty_like_heads, (q, k, v))
         # Σ_s dp p = Σ_s Σ_d dy v p = Σ_d dy y
         inner = np.einsum("bhtd,bhtd->bht", dy, y, order="C")
-        backward(
-            *view(q), *view(k), *view(v), *view(dy), *view(dq), *view(dk), *view(dv), lse, inner,
-            G, S, D, *mask, scale, rows,
+        parts = parts_of(B * G, H // G * -(-T // rows), blas.THREADS)
+        dq, (dk, dv) = np.empty((B, T, H, D), np.float32), np.zeros((2, parts, B, S, G, D), np.float32)
+        run_on(
+            threads, backward,
+            *view(q), *view(k), *view(v), *view(dy), dq, dk, dv, lse, inner, *shape, *view(bias), scale, rows,
         )  # fmt: skip
-        return dq, dk, dv
+        return tuple(dx.transpose(0, 2, 1, 3) for dx in (dq, sum_of(dk), sum_of(dv)))
 
     return y, vjp
 

@@ -77,6 +77,9 @@ def compiled(*signatures, parallel=False):
 inlined = numba.njit(inline="always", **FLAGS)
 """A formula that is copied into the loops that use it, which can then be vectorized."""
 
+called = numba.njit(**FLAGS)
+"""A part of a loop that is seldom needed: called and not copied, for the compiler takes longer over a larger kernel."""
+
 
 def disabled():
     """Whether the user has switched Numba's compiler off."""
