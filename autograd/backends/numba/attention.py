@@ -292,7 +292,7 @@ def attention_kernel(q, k, v, *, causal=True, window=None, segments=None, bias=N
     B, H_, T_ = heads = (B, G, H // G) if T == 1 else (B, H, T)
     asked, extra = q.reshape(*heads, D), None if bias is None else bias.reshape(*heads, S)
     rows = SHORT if S <= 512 else LONG
-    most = KEYS if T_ > FEW else max(16, min(KEYS, IN_PLACE // (T_ * D)))
+    most = KEYS if T_ > FEW else max(16, IN_PLACE // (T_ * D))
     y, lse = np.empty((B, T_, H_, D), np.float32), np.empty(heads, np.float32)
     run_on(
         threads, forward,
