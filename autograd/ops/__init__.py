@@ -24,7 +24,7 @@ from autograd.ops.elementwise import (
 )  # fmt: skip
 from autograd.ops.index import embedding, gather, index_add
 from autograd.ops.linalg import linear, matmul
-from autograd.ops.loss import cross_entropy
+from autograd.ops.loss import cross_entropy, linear_cross_entropy
 from autograd.ops.norm import layer_norm, rms_norm
 from autograd.ops.reduce import cumsum, max, mean, sum
 from autograd.ops.rope import rope
@@ -34,7 +34,7 @@ from autograd.ops.softmax import log_softmax, logsumexp, softmax
 __all__ = [
     "absolute", "add", "attention", "attention_mask", "broadcast_to", "cast", "clip", "concatenate", "cross_entropy",
     "cumsum", "divide", "dropout", "embedding", "exp", "gather", "gelu", "getitem", "index_add", "layer_norm", "linear",
-    "log", "log1p", "log_softmax", "logsumexp", "matmul", "max", "maximum", "mean", "minimum", "multiply", "negative",
-    "pad", "power", "relu", "reshape", "rms_norm", "rope", "sigmoid", "silu", "softmax", "split", "sqrt",
-    "squared_relu", "stack", "subtract", "sum", "swiglu", "tanh", "transpose", "where",
+    "linear_cross_entropy", "log", "log1p", "log_softmax", "logsumexp", "matmul", "max", "maximum", "mean", "minimum",
+    "multiply", "negative", "pad", "power", "relu", "reshape", "rms_norm", "rope", "sigmoid", "silu", "softmax",
+    "split", "sqrt", "squared_relu", "stack", "subtract", "sum", "swiglu", "tanh", "transpose", "where",
 ]  # fmt: skip

@@ -19,6 +19,7 @@ from mutations_of_source import mutants_of_source
 from primitive_cases import CASES
 
 from autograd import testing
+from autograd.context import context, needs
 from autograd.engine import PRIMITIVES
 
 
@@ -118,9 +119,11 @@ def swapped(reference, i, j):
 
     @functools.wraps(reference)
     def body(*inputs, **options):
-        y, vjp = reference(*inputs, **options)
         if not are_alike(inputs, i, j):
-            return y, vjp
+            return reference(*inputs, **options)
+        # The closure of one that is frozen is asked in the other's place, so its gradient is wanted too.
+        with context.set(needs=tuple(k in (i, j) or want for k, want in enumerate(needs()))):
+            y, vjp = reference(*inputs, **options)
         return y, exchange(vjp) if isinstance(vjp, tuple) else lambda dy: exchange(vjp(dy))
 
     return body

@@ -133,6 +133,16 @@ REWRITTEN = {
     },
     ("layer_norm", "dbias from the scaled gradient"): {"dy.sum(rows)": "dnormal.sum(rows)"},
     ("linear", "gradient of the bias is a mean"): {".sum(0)": ".mean(0)"},
+    ("linear_cross_entropy", "ignored rows are counted"): {
+        "dx_of_sum * (dloss / count)": "dx_of_sum * (dloss / (target.size if reduction == 'mean' else 1))"
+    },
+    ("linear_cross_entropy", "dx divided twice"): {
+        "(dx_of_sum * (dloss / count))": "(dx_of_sum * (dloss / count / count))"
+    },
+    ("linear_cross_entropy", "dweight not divided"): {
+        "xp.multiply(dweight_of_sum, dloss / count,": "xp.multiply(dweight_of_sum, dloss,"
+    },
+    ("linear_cross_entropy", "as if dL were 1"): {"dx_of_sum * (dloss / count)": "dx_of_sum * (1 / count)"},
     ("log_softmax", "weighted by p once more"): {"widen(dy).sum(axis": "(widen(dy) * xp.exp(widen(y))).sum(axis"},
     ("log_softmax", "one over the number of classes for p"): {"xp.exp(widen(y)) *": "1 / y.shape[axis] *"},
     ("log_softmax", "the normalizer a constant"): {
@@ -282,6 +292,28 @@ FORGOTTEN = {
     ),
     ("layer_norm", "eps forgotten"): with_options(eps=0.0),
     ("layer_norm", "eps ten times as large"): with_option("eps", 1e-5, lambda eps: 10 * eps),
+    ("linear_cross_entropy", "smoothing forgotten"): with_options(label_smoothing=0.0),
+    ("linear_cross_entropy", "every row an equal share"): with_options(reduction="mean"),
+    ("linear_cross_entropy", "ignored targets taken for class 0"): (
+        lambda x, weight, targets, *, ignore_index=-100, **options: (
+            (x, weight, np.where(targets == ignore_index, 0, targets)),
+            options,
+        )
+    ),
+    (
+        "linear_cross_entropy",
+        "only the first piece",
+    ): lambda x, weight, targets, *, chunk=99, ignore_index=-100, **options: (
+        (
+            x,
+            weight,
+            np.where(
+                np.arange(targets.size).reshape(targets.shape) < max(chunk // len(weight), 1), targets, ignore_index
+            ),
+        ),
+        options | {"ignore_index": ignore_index},
+    ),
+    ("linear_cross_entropy", "smoothing where there is none"): with_options(label_smoothing=0.1),
     ("rms_norm", "eps forgotten"): with_options(eps=0.0),
     ("rms_norm", "eps ten times as large"): with_option("eps", 1e-5, lambda eps: 10 * eps),
     ("rope", "the other layout"): with_option(

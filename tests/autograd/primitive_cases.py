@@ -441,6 +441,44 @@ CASES = {
 
 SQUARE = (3, 3)  # a gradient transposed has the right shape
 
+
+def linear_cross_entropies():
+    """chunk=8: two rows of four logits at a time. Every reduction in one piece and in several, the last one smaller."""
+    x, weight, targets = normal(5, 3), normal(4, 3), np.array([0, -100, 3, -100, 1])
+    in_pieces = {"chunk": 8}
+    return [
+        Case("mean", normal(5, 3), normal(4, 3), np.array([0, 3, 3, 1, 2])),
+        Case("mean in pieces", normal(5, 3), normal(4, 3), np.array([0, 3, 3, 1, 2]), **in_pieces),
+        Case("sum", normal(5, 3), normal(4, 3), np.array([0, 3, 3, 1, 2]), reduction="sum"),
+        Case("sum in pieces", normal(5, 3), normal(4, 3), np.array([0, 3, 3, 1, 2]), reduction="sum", **in_pieces),
+        Case("none", normal(5, 3), normal(4, 3), np.array([0, 3, 3, 1, 2]), reduction="none"),
+        Case(
+            "none in pieces",
+            normal(2, 3, 3),
+            normal(4, 3),
+            np.array([[0, 3, 3], [1, 2, 0]]),
+            reduction="none",
+            **in_pieces,
+        ),
+        Case("some ignored", x, weight, targets, **in_pieces),
+        Case("ignored, sum", x, weight, targets, reduction="sum", **in_pieces),
+        Case("ignored, none", x, weight, targets, reduction="none", **in_pieces),
+        Case("another ignore_index", x, weight, np.array([0, 2, 2, 1, 3]), ignore_index=2, **in_pieces),
+        Case("all ignored", x, weight, np.full(5, -100), **in_pieces),
+        Case("smoothing", x, weight, targets, label_smoothing=0.1, **in_pieces),
+        Case("smoothing, none", x, weight, targets, label_smoothing=1.0, reduction="none", **in_pieces),
+        Case("batch of rows", normal(2, 3, 2), normal(4, 2), np.array([[0, 3, 3], [1, 2, 0]]), **in_pieces),
+        Case("a row at a time", normal(4, 3), normal(5, 3), np.array([0, 4, 2, 2]), chunk=1),
+        Case("one row", normal(3), normal(4, 3), np.array(2)),
+        Case("one class", normal(3, 2), normal(1, 2), np.array([0, 0, 0])),
+        Case("nothing", normal(0, 3), normal(4, 3), np.zeros(0, int)),
+        Case("small unsigned targets", normal(3, 2), normal(4, 2), np.array([0, 3, 1], np.uint8)),
+        Case("layouts", normal(5, 3, layout="transposed"), normal(4, 3, layout="strided"), targets, **in_pieces),
+        Case("square", normal(*SQUARE), normal(*SQUARE), np.array([0, 2, 1])),
+        Case("square, none", normal(*SQUARE), normal(*SQUARE), np.array([0, 2, 1]), reduction="none", chunk=3),
+    ]
+
+
 for name, cases in {
     "absolute": [Case("square", off_zero(*SQUARE)), Case("zero", np.array([-1.5, 0, 0.7]))],
     "add": [Case("square", normal(*SQUARE), normal(*SQUARE))],
@@ -461,6 +499,7 @@ for name, cases in {
     "index_add": [Case("square", normal(*SQUARE), np.array([2, 0, 2]), normal(*SQUARE))],
     "layer_norm": [Case("square", normal(*SQUARE), normal(3), normal(3))],
     "linear": [Case("square", normal(*SQUARE), normal(*SQUARE), normal(3))],
+    "linear_cross_entropy": linear_cross_entropies(),
     "log": [Case("square", positive(*SQUARE))],
     "log1p": [Case("square", positive(*SQUARE))],
     "log_softmax": [Case("square", normal(*SQUARE))],
@@ -513,4 +552,4 @@ for name, cases in {
         Case("columns", np.array([[True, False], [False, True], [True, True]]), normal(3, 1), normal(2)),
     ],
 }.items():
-    CASES[name] += cases
+    CASES.setdefault(name, []).extend(cases)

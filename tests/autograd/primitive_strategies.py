@@ -248,6 +248,12 @@ def concatenate(draw, floats):
 @st.composite
 def cross_entropy(draw, floats):
     rows, V = draw(shapes(max_dims=2)), draw(st.integers(1, 5))
+    targets, options = draw(targets_and_options(rows, V))
+    return call(draw(floats((*rows, V))), targets, **options)
+
+
+@st.composite
+def targets_and_options(draw, rows, V):
     options = draw(
         some(
             reduction=st.sampled_from(["mean", "sum", "none"]),
@@ -258,7 +264,15 @@ def cross_entropy(draw, floats):
     targets = draw(integers(rows, 0, V - 1))
     if options.get("ignore_index") == -1:
         targets = targets.astype(np.int64) - draw(st.sampled_from([0, 1])) * (targets == 0)
-    return call(draw(floats((*rows, V))), targets, **options)
+    return targets, options
+
+
+@st.composite
+def linear_cross_entropy(draw, floats):
+    rows, C, V = draw(shapes(max_dims=2)), draw(st.integers(1, 4)), draw(st.integers(1, 5))
+    targets, options = draw(targets_and_options(rows, V))
+    x, weight = draw(floats((*rows, C))), draw(floats((V, C)))
+    return call(x, weight, targets, **options, **draw(some(chunk=st.integers(1, 3 * V))))
 
 
 @st.composite
@@ -403,6 +417,7 @@ STRATEGIES = {
     "index_add": index_add,
     "layer_norm": partial(norm, n_parameters=2),
     "linear": linear,
+    "linear_cross_entropy": linear_cross_entropy,
     "log": partial(unary, domain=positive),
     "log1p": partial(unary, domain=positive),
     "log_softmax": along_an_axis,

@@ -117,6 +117,12 @@ def heads(*shapes):
             ValueError,
             "takes logits (..., V) and targets (...); got [2, 3] and [1]",
         ),
+        (
+            lambda: ag.linear_cross_entropy(np.ones((2, 3, 4)), np.ones((5, 4)), np.zeros((3, 2), int)),
+            ValueError,
+            "takes logits (..., V) and targets (...); got [2, 3, 5] and [3, 2]",
+        ),
+        (lambda: ag.linear_cross_entropy(ONES, np.ones((4, 2)), IDS), ValueError, "mismatch in its core dimension"),
         (lambda: ag.cross_entropy(ONES, IDS * 1.0), TypeError, "targets must be integers, not float64"),
         (lambda: ag.cross_entropy(ONES, IDS + 2), ValueError, "target 3 is neither in 0 … 2 nor ignore_index (-100)"),
         (lambda: ag.cross_entropy(ONES, IDS - 2), ValueError, "target -2 is neither in 0 … 2 nor ignore_index (-100)"),

@@ -17,7 +17,6 @@ a call whose result left the range: a training step that overflows is not made.
 """
 
 import inspect
-import math
 
 import hypothesis.strategies as st
 import numpy as np
@@ -41,10 +40,20 @@ FLOAT32 = np.finfo(np.float32)
 # the above, as in other libraries too.
 # gelu: Φ = (1 + erf) / 2 is right to eps; where it is nearly 0, y = x Φ and dx = dy (Φ + x φ) have fewer digits.
 # cross_entropy: log Σ exp of a sum that is at least 1: a small loss is right to eps for each row, not to eps of itself.
+# linear_cross_entropy: the same; and p - q, of which nothing but rounding is left where p is 1, is multiplied with the
+# weight and with x before anything is saved. Over a row |p - q| sums to 2 at most.
 SIZES_INSIDE = {
-    "gelu": lambda x, dy: [abs(x), abs(dy)],
-    "cross_entropy": lambda logits, dy: [np.full(1, math.prod(logits.shape[:-1])), np.zeros(0), np.zeros(0)],
-}
+    "gelu": lambda dy, x: [abs(x), abs(dy)],
+    "cross_entropy": lambda dy, logits, targets: [np.full(1, targets.size), np.zeros(0), np.zeros(0)],
+    "linear_cross_entropy": lambda dy, x, weight, targets: [
+        np.full(1, targets.size), 2 * most(dy) * abs(weight), 2 * most(dy) * targets.size * abs(x), np.zeros(0),
+    ],
+}  # fmt: skip
+
+
+def most(x):
+    return abs(x).max(initial=0)
+
 
 DTYPES = [
     "float16",
@@ -124,7 +133,7 @@ def require_near_float64(name, case, seed):
         roundings = ROUNDINGS[coarsest.itemsize]
         changes = moved_by_rounding(op, inputs, options, wide(dy), exact, eps, least)
     overflowed = not np.isfinite(values[0]).all()
-    inside = SIZES_INSIDE[name](inputs[0], wide(dy)) if name in SIZES_INSIDE else [np.zeros(0)] * len(exact)
+    inside = SIZES_INSIDE[name](wide(dy), *inputs) if name in SIZES_INSIDE else [np.zeros(0)] * len(exact)
     for i, value in enumerate(values):
         if value is None:
             continue

@@ -141,6 +141,21 @@ def linears(draw):
     ]
 
 
+def linear_cross_entropies(draw):
+    C, V, rows = 48, 97, 150
+    targets = draw.ids(V, rows)
+    ignored = np.where(draw.rng.random(rows) < 0.3, -100, targets)
+    x, weight, in_pieces = draw.normal(rows, C), 0.3 * draw.normal(V, C), {"chunk": 40 * V}
+    return [
+        Case("mean", x, weight, targets),
+        Case("ignored", x, weight, ignored, **in_pieces),
+        Case("smoothing", x, weight, ignored, label_smoothing=0.1, **in_pieces),
+        Case("sum", x, weight, ignored, reduction="sum", **in_pieces),
+        Case("none", draw.normal(3, 50, C), weight, targets.reshape(3, 50), reduction="none", **in_pieces),
+        Case("large vocabulary", draw.normal(4, C), 0.3 * draw.normal(1000, C), draw.ids(1000, 4), chunk=2000),
+    ]
+
+
 def matmuls(draw):
     return [
         Case("wide", draw.normal(30, 200), draw.normal(200, 17)),
@@ -193,6 +208,7 @@ LARGER = {
     ],
     "layer_norm": norms("bias"),
     "linear": linears,
+    "linear_cross_entropy": linear_cross_entropies,
     "log": unary("positive"),
     "log1p": unary("positive"),
     "log_softmax": along_axes,

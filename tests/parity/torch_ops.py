@@ -63,6 +63,10 @@ def layer_norm(x, weight, bias=None, *, eps=1e-5):
     return F.layer_norm(x, weight.shape, weight, bias, eps)
 
 
+def linear_cross_entropy(x, weight, targets, *, chunk=None, **options):
+    return cross_entropy(F.linear(x, weight), targets, **options)
+
+
 def maximum_over(x, *, axis=None, keepdims=False):
     return torch.amax(x, () if axis is None else axis, keepdims)
 
@@ -110,6 +114,7 @@ TORCH = {
     "index_add": lambda x, rows, values: torch.index_add(x, 0, rows, values),
     "layer_norm": layer_norm,
     "linear": F.linear,
+    "linear_cross_entropy": linear_cross_entropy,
     "log": torch.log,
     "log1p": torch.log1p,
     "log_softmax": lambda x, axis=-1: F.log_softmax(x, axis),
@@ -149,6 +154,8 @@ NO_HALF = {
 OTHER_CONVENTION = {
     ("cross_entropy", "all ignored"): "the mean over no targets is 0 here and 0/0 = NaN in PyTorch",
     ("cross_entropy", "nothing"): "the same",
+    ("linear_cross_entropy", "all ignored"): "the same",
+    ("linear_cross_entropy", "nothing"): "the same",
 }
 """Cases in which PyTorch computes something else, on purpose. At kinks and ties both choose alike (torch.amax and ours
 share equally among several maxima; torch.max along an axis would give all to one)."""

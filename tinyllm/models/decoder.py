@@ -7,7 +7,7 @@ import numpy as np
 import autograd as ag
 from autograd.arrays import xp_of
 from tinyllm.models.cache import KeyValueCache
-from tinyllm.models.layers import Block, Embedding, LayerNorm, Linear, RMSNorm
+from tinyllm.models.layers import Block, Embedding, LayerNorm, Linear, RMSNorm, in_dtype_of
 from tinyllm.models.module import Module, name_layers
 
 CHUNK = 2**23  # logits held at a time while the loss is computed: 32 MB in float32
@@ -75,34 +75,22 @@ class Decoder(Module):
         return self.head(self.hidden(ids, **options))
 
     def loss(self, ids, targets, *, reduction="mean", label_smoothing=0.0, ignore_index=-100, **options):
-        """Cross-entropy in nats of targets (B, T), without ever holding the logits of a large vocabulary whole.
+        """Cross-entropy in nats of targets (B, T).
 
-        reduction: "mean" over the targets that are not ignored, "sum", or "none" (then (B, T)).
+        reduction: "mean" over the targets that are not ignored, "sum", or "none" (then (B, T)). Up to CHUNK logits are
+        made by the head, as a reader expects, and the loss from them. Where there are more they are never held whole:
+        `linear_cross_entropy` makes some at a time, and at once their part of the gradients.
         """
         x = self.hidden(ids, **options)
         rows, flat = x.reshape(-1, x.shape[-1]), targets.reshape(-1)
-        options = {"label_smoothing": label_smoothing, "ignore_index": ignore_index}
+        options = {"reduction": reduction, "label_smoothing": label_smoothing, "ignore_index": ignore_index}
         if len(rows) * self.config.vocab_size > CHUNK:
-            return self.loss_in_pieces(rows, flat, reduction, options, targets.shape)
-        loss = ag.cross_entropy(self.head(rows), flat, reduction=reduction, **options)
+            with ag.scope(self.head.name):
+                weight = in_dtype_of(rows, self.head.weight)
+                loss = ag.linear_cross_entropy(rows, weight, flat, chunk=CHUNK, **options)
+        else:
+            loss = ag.cross_entropy(self.head(rows), flat, **options)
         return loss.reshape(targets.shape) if reduction == "none" else loss
-
-    def loss_in_pieces(self, rows, targets, reduction, options, shape):
-        """The same loss, head and cross-entropy on some rows at a time and once more in backward."""
-        step = max(CHUNK // self.config.vocab_size, 1)
-        kind = "none" if reduction == "none" else "sum"
-        pieces = []
-        for start in range(0, len(rows), step):
-            some = targets[start : start + step]
-
-            def piece(x, some=some):
-                return ag.cross_entropy(self.head(x), some, reduction=kind, **options)
-
-            pieces.append(ag.recompute(piece, rows[start : start + step]))
-        if reduction == "none":
-            return ag.concatenate(*pieces).reshape(shape)
-        total = ag.stack(*pieces).sum()
-        return total if reduction == "sum" else total / max(int((targets != options["ignore_index"]).sum()), 1)
 
 
 class Dropout:

@@ -1,6 +1,7 @@
 """Cross-entropy. Saves the logits, which are there, and two numbers a row; backward takes the exponentials again.
 
 The reference saves the probabilities, an array as large as the logits, whose writing and reading cost more than that.
+Where the logits of some rows are made for the loss alone, they turn into their own gradient where they lie.
 """
 
 import math
@@ -8,12 +9,14 @@ import math
 import numpy as np
 from numba import float32, float64, int64, prange, void
 
-from autograd.backends.numba.activation import is_float32
+from autograd.backends.numba import blas
+from autograd.backends.numba.activation import flatten, is_float32
 from autograd.backends.numba.building import compiled
 from autograd.backends.numba.formulas import ZERO, exp
 from autograd.backends.numba.launch import launch
 from autograd.backends.numba.softmax import as_rows, largest
-from autograd.ops.loss import check, cross_entropy
+from autograd.context import needs
+from autograd.ops.loss import check, cross_entropy, linear_cross_entropy, pieces
 
 rows, column = float32[:, ::1], float32[::1]
 
@@ -57,7 +60,7 @@ def loss_backward(logits, targets, smoothing, tops, totals, dlosses, dlogits):
 def cross_entropy_kernel(logits, targets, *, ignore_index=-100, label_smoothing=0.0, reduction="mean"):
     if not is_float32(logits) or logits.size == 0:
         return NotImplemented
-    check(logits, targets, ignore_index, reduction)
+    check(logits.shape, targets, ignore_index, reduction)
     xs, flat = as_rows(logits), targets.reshape(-1)
     target = np.where(flat != ignore_index, flat, -1).astype(np.int64)
     losses, (tops, totals) = np.empty(len(xs)), np.empty((2, len(xs)), np.float32)
@@ -74,3 +77,90 @@ def cross_entropy_kernel(logits, targets, *, ignore_index=-100, label_smoothing=
         return dlogits.reshape(shape), None
 
     return np.asarray(loss, np.float32), vjp
+
+
+@compiled(void(rows, int64[::1], float64, column, float64[::1]), parallel=True)
+def loss_in_place(logits, targets, smoothing, dlosses, losses):
+    """The loss of each row, whose logits become dL (p - q). One array is read and written: a second name for it, and
+    the loop could not be vectorized.
+    """
+    for row in prange(len(logits)):
+        xs, target = logits[row], targets[row]
+        if target >= 0:
+            top, total, s = largest(xs), ZERO, ZERO
+            loss = -(1 - smoothing) * (float64(xs[target]) - float64(top))
+            if smoothing:
+                for j in range(xs.size):
+                    s += xs[j] - top
+                loss -= smoothing * float64(s) / xs.size
+            for j in range(xs.size):
+                xs[j] = exp(xs[j] - top)
+                total += xs[j]
+            losses[row] = loss + math.log(float64(total))
+            scale, spread = dlosses[row] / total, float32(dlosses[row] * smoothing / xs.size)
+            for j in range(xs.size):
+                xs[j] = xs[j] * scale - spread
+            xs[target] -= float32((1 - smoothing) * dlosses[row])
+        else:
+            losses[row] = 0
+            for j in range(xs.size):
+                xs[j] = ZERO
+
+
+@linear_cross_entropy.kernel("numba")
+def linear_cross_entropy_kernel(
+    x, weight, targets, *, ignore_index=-100, label_smoothing=0.0, reduction="mean", chunk=2**23
+):
+    if not is_float32(x, weight) or x.size == 0 or weight.size == 0 or x.shape[-1] != weight.shape[1]:
+        return NotImplemented
+    check((*x.shape[:-1], len(weight)), targets, ignore_index, reduction)
+    xs, table = np.ascontiguousarray(x).reshape(-1, x.shape[-1]), np.ascontiguousarray(weight)
+    flat, ones = targets.reshape(-1), np.ones(len(xs), np.float32)
+    target = np.where(flat != ignore_index, flat, -1).astype(np.int64)
+    if reduction == "none":
+        return loss_of_each_row(xs, table, target, label_smoothing, chunk, x.shape, targets.shape)
+    losses, dx_of_sum, dweight_of_sum = in_pieces(xs, table, target, label_smoothing, ones, needs(), chunk)
+    count = np.float32(max(int((target >= 0).sum()), 1) if reduction == "mean" else 1)
+    shape = x.shape
+
+    def dx(dloss):
+        # loss = Σ L / count
+        return (dx_of_sum * (dloss / count)).reshape(shape)
+
+    def dweight(dloss, out=None):
+        # loss = Σ L / count
+        return np.multiply(dweight_of_sum, dloss / count, out=out)
+
+    vjp = (dx, dweight, None)
+    return np.asarray(losses.sum() / count, np.float32), vjp
+
+
+def loss_of_each_row(xs, table, target, smoothing, chunk, x_shape, targets_shape):
+    wanted, nothing = needs(), np.zeros(len(xs), np.float32)
+    losses, _, _ = in_pieces(xs, table, target, smoothing, nothing, (False, False), chunk)
+
+    def vjp(dloss):
+        dlosses = flatten(dloss)
+        _, dx, dweight = in_pieces(xs, table, target, smoothing, dlosses, wanted, chunk)
+        return None if dx is None else dx.reshape(x_shape), dweight, None
+
+    return losses.reshape(targets_shape).astype(np.float32), vjp
+
+
+def in_pieces(xs, table, target, smoothing, dlosses, wanted, chunk):
+    """As in the reference: the loss of every row; and dx and dW of Σ dL_i L_i, where they are wanted (else None)."""
+    losses, (dx_wanted, dweight_wanted) = np.empty(len(xs)), wanted[:2]
+    dx = np.empty_like(xs) if dx_wanted else None
+    dweight = np.empty_like(table) if dweight_wanted else None
+    parts = pieces(len(xs), len(table), chunk)
+    room = np.empty((min(parts[0].stop, len(xs)), len(table)), np.float32)
+    for piece in parts:
+        rows = xs[piece]
+        logits = blas.product(rows, table.T, out=room[: len(rows)])
+        launch(loss_in_place, logits, target[piece], smoothing, dlosses[piece], losses[piece])
+        # logits = rows @ weight.T
+        if dx_wanted:
+            blas.product(logits, table, out=dx[piece])
+        if dweight_wanted:
+            blas.product(logits.T, rows, out=dweight, accumulate=piece.start > 0)
+    return losses, dx, dweight
