@@ -120,54 +120,74 @@ def swiglu(gate, up):
 
 
 @primitive
-def gelu(x, *, approximate="none"):
-    """Gaussian error linear unit: x times the probability that a normal variable is below x.
+def gelu(x, bias=None, *, approximate="none"):
+    """Gaussian error linear unit, after adding a bias: z times the probability that a normal variable is below z.
 
-    Equation   exact ("none"): y = x Φ(x), Φ(x) = (1 + erf(x / √2)) / 2
-               "tanh": y = x (1 + t) / 2, t = tanh(√(2/π) (x + 0.044715 x³)), as GPT-2 computes it
-    Shapes     x, y (...)
-    Gradient   exact: dx = dy (Φ + x φ), φ(x) = exp(-x²/2) / √(2π)
-               "tanh": dx = dy ((1 + t) / 2 + x (1 - t²) √(2/π) (1 + 3 · 0.044715 x²) / 2)
-    Saves      x, and cdf (Φ) or t (in at least float32)
+    The bias stands here and not in the `linear` before, where one asks for speed: a kernel adds it, and sums its
+    gradient, in passes that are made anyway.
+
+    Equation   z = x + b
+               exact ("none"): y = z Φ(z), Φ(z) = (1 + erf(z / √2)) / 2
+               "tanh": y = z (1 + t) / 2, t = tanh(√(2/π) (z + 0.044715 z³)), as GPT-2 computes it
+    Shapes     x, y (..., F), bias (F) or None
+    Gradient   exact: dx = dy (Φ + z φ), φ(z) = exp(-z²/2) / √(2π)
+               "tanh": dx = dy ((1 + t) / 2 + z (1 - t²) √(2/π) (1 + 3 · 0.044715 z²) / 2)
+               db = Σ dx over all rows
+    Saves      z (x + bias), and cdf (Φ) or t (in at least float32)
     Cost       one erf or tanh forward, one exp backward
     Precision  inside at least float32
-    Errors     ValueError for another `approximate`
+    Errors     ValueError for another `approximate`, or a bias that is not one number for each column
     Source     Hendrycks, Gimpel 2016
     """
+    if bias is not None and bias.shape != x.shape[-1:]:
+        raise ValueError(f"gelu takes x (..., F) and bias (F); got {list(x.shape)} and {list(bias.shape)}")
     if approximate == "none":
-        return gelu_exact(x)
+        return gelu_exact(x, bias)
     if approximate == "tanh":
-        return gelu_tanh(x)
+        return gelu_tanh(x, bias)
     raise ValueError(f'gelu: approximate is "none" or "tanh", not {approximate!r}')
 
 
-def gelu_exact(x):
+def gelu_exact(x, bias):
     xp = xp_of(x)
-    cdf = erf(widen(x) * math.sqrt(0.5))
+    z = x if bias is None else x + bias
+    cdf = erf(widen(z) * math.sqrt(0.5))
     cdf += 1
     cdf *= 0.5
-    y = (x * cdf).astype(x.dtype, copy=False)
+    y = (z * cdf).astype(x.dtype, copy=False)
+    bias_dtype = getattr(bias, "dtype", None)
 
     def vjp(dy):
-        # y = x * cdf(x), and the derivative of the cdf is the density
-        wide = widen(x)
+        # y = z * cdf(z), and the derivative of the cdf is the density
+        wide = widen(z)
         density = xp.exp(wide * wide * -0.5)
         density *= 1 / math.sqrt(2 * math.pi)
-        return ((dy * (cdf + wide * density)).astype(dy.dtype, copy=False),)
+        dz = dy * (cdf + wide * density)
+        # z = x + bias
+        return dz.astype(dy.dtype, copy=False), sum_of_rows(dz, bias_dtype)
 
     return y, vjp
 
 
-def gelu_tanh(x):
+def gelu_tanh(x, bias):
     xp = xp_of(x)
     a, c = math.sqrt(2 / math.pi), 0.044715
-    wide = widen(x)
+    z = x if bias is None else x + bias
+    wide = widen(z)
     t = xp.tanh(wide * (wide * wide * (a * c) + a))
-    y = (x * (1 + t) * 0.5).astype(x.dtype, copy=False)
+    y = (z * (1 + t) * 0.5).astype(x.dtype, copy=False)
+    bias_dtype = getattr(bias, "dtype", None)
 
     def vjp(dy):
-        # y = x * (1 + t) / 2,  t = tanh(a x + a c x³)
-        dt = (1 - t * t) * (widen(x) ** 2 * (3 * a * c) + a)
-        return ((dy * (0.5 * (1 + t) + 0.5 * x * dt)).astype(dy.dtype, copy=False),)
+        # y = z * (1 + t) / 2,  t = tanh(a z + a c z³)
+        dt = (1 - t * t) * (widen(z) ** 2 * (3 * a * c) + a)
+        dz = dy * (0.5 * (1 + t) + 0.5 * z * dt)
+        # z = x + bias
+        return dz.astype(dy.dtype, copy=False), sum_of_rows(dz, bias_dtype)
 
     return y, vjp
+
+
+def sum_of_rows(dz, dtype):
+    """The gradient of a bias that was added to every row; None where there is no bias, and no dtype."""
+    return dz.sum(tuple(range(dz.ndim - 1))).astype(dtype, copy=False) if dtype else None

@@ -287,6 +287,10 @@ FORGOTTEN = {
     ("cumsum", "other axis"): with_option("axis", -1, lambda axis: -1 - axis if axis in (0, -1) else axis),
     ("dropout", "another mask"): with_option("seed", None, lambda seed: seed + 1),
     ("dropout", "mask of another rate"): with_option("rate", None, lambda rate: rate / 2),
+    ("gelu", "bias forgotten"): lambda x, bias=None, **options: (
+        (x, None if bias is None else 0 * bias),
+        options,
+    ),
     ("gelu", "of the other approximation"): with_option(
         "approximate", "none", {"none": "tanh", "tanh": "none"}.__getitem__
     ),

@@ -494,7 +494,24 @@ for name, cases in {
     "embedding": [Case("square", normal(*SQUARE), np.array([0, 2, 2]))],
     "exp": [Case("square", normal(*SQUARE))],
     "gather": [Case("square", normal(*SQUARE), np.array([[0], [2], [2]]))],
-    "gelu": [Case("square", normal(*SQUARE)), Case("tanh square", normal(*SQUARE), approximate="tanh")],
+    "gelu": [
+        Case("square", normal(*SQUARE)),
+        Case("tanh square", normal(*SQUARE), approximate="tanh"),
+        *(
+            Case(f"{approximate}, bias, {label}", x, bias, approximate=approximate)
+            for approximate in ("none", "tanh")
+            for label, x, bias in (
+                ("matrix", normal(3, 5), normal(5)),
+                ("three axes", normal(2, 3, 4), normal(4)),
+                ("vector", normal(4), normal(4)),
+                ("None", normal(2, 3), None),
+                ("no rows", normal(0, 3), normal(3)),
+                ("one column", normal(3, 1), normal(1)),
+                ("layouts", normal(3, 4, layout="transposed"), normal(4, layout="reversed")),
+                ("strided", normal(3, 4, layout="strided"), normal(4, layout="strided")),
+            )
+        ),
+    ],
     "getitem": [Case("square", normal(*SQUARE), index=slice(1, None))],
     "index_add": [Case("square", normal(*SQUARE), np.array([2, 0, 2]), normal(*SQUARE))],
     "layer_norm": [Case("square", normal(*SQUARE), normal(3), normal(3))],

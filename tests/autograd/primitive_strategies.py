@@ -303,6 +303,14 @@ def gather(draw, floats):
 
 
 @st.composite
+def gelu(draw, floats):
+    options, with_bias = draw(some(approximate=st.sampled_from(["none", "tanh"]))), draw(st.booleans())
+    x = draw(floats(draw(shapes(min_dims=with_bias))))
+    bias = [draw(floats(x.shape[-1:]))] if with_bias else draw(st.sampled_from([[], [None]]))
+    return call(x, *bias, **options)
+
+
+@st.composite
 def getitem(draw, floats):
     x = draw(floats(draw(shapes())))
     return call(x, index=draw(basic_indices(x.shape, allow_newaxis=True)))
@@ -412,7 +420,7 @@ STRATEGIES = {
     "embedding": embedding,
     "exp": unary,
     "gather": gather,
-    "gelu": partial(unary, options=some(approximate=st.sampled_from(["none", "tanh"]))),
+    "gelu": gelu,
     "getitem": getitem,
     "index_add": index_add,
     "layer_norm": partial(norm, n_parameters=2),

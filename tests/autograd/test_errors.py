@@ -90,6 +90,7 @@ def heads(*shapes):
         (lambda: ag.matmul(ONES, np.ones(3)), ValueError, "matmul takes matrices (..., M, K) and (..., K, N)"),
         (lambda: ag.matmul(ONES, ONES), ValueError, "mismatch in its core dimension"),
         (lambda: ag.linear(ONES, np.ones((4, 2))), ValueError, "mismatch in its core dimension"),
+        (lambda: ag.gelu(ONES, ONES), ValueError, "gelu takes x (..., F) and bias (F); got [2, 3] and [2, 3]"),
         (lambda: ag.gelu(ONES, approximate="erf"), ValueError, 'approximate is "none" or "tanh", not \'erf\''),
         (lambda: ag.embedding(ONES, np.array([0, 2])), ValueError, "ids must be in 0 … 1, but range from 0 to 2"),
         (lambda: ag.embedding(ONES, np.array([-1])), ValueError, "ids must be in 0 … 1, but range from -1 to -1"),

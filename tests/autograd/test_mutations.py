@@ -64,6 +64,10 @@ EQUIVALENT = {
         "another convention where x is exactly at the limit, a kink; test_op_values.py holds ours"
     ),
     ("clip", "body: x <= high -> x < high"): "the same at the other limit",
+    (
+        "gelu",
+        "swapped: input 0 and input 1",
+    ): "of one shape they are in a single row only, and then both gradients are dx",
     ("linear", "dx: dy.reshape(two_axes) -> dy"): "a product with batches gives the same numbers as one of all rows",
     ("mean", "body: y.size or 1 -> y.size or 2"): "without any result there is no gradient to divide",
     ("mean", "restore_axes: axis is None or ndim == 0 -> axis is None"): (

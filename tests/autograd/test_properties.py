@@ -19,6 +19,23 @@ def test_linear_is_matmul_with_a_transposed_weight(case):
     np.testing.assert_allclose(ag.linear(*case.inputs).data, x @ w.T + b, rtol=1e-12, atol=1e-13)
 
 
+@drawn(STRATEGIES["linear_cross_entropy"](Floats()), st.integers(0, 99))
+def test_linear_cross_entropy_is_the_cross_entropy_of_linear(case, seed):
+    x, weight, targets = case.inputs
+    options = {name: value for name, value in case.options.items() if name != "chunk"}
+    whole, pieces = ([Tensor(a, requires_grad=True) for a in (x, weight)] for _ in range(2))
+    losses = [
+        ag.cross_entropy(ag.linear(*whole), targets, **options),
+        ag.linear_cross_entropy(*pieces, targets, **case.options),
+    ]
+    for loss in losses:
+        loss.backward(np.random.default_rng(seed).standard_normal(loss.shape))
+    for a, b in zip(
+        [losses[1].data, *(leaf.grad for leaf in pieces)], [losses[0].data, *(leaf.grad for leaf in whole)], strict=True
+    ):
+        np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-13 * (1 + abs(b).max(initial=0)))
+
+
 @drawn(arrays(shape=SHAPES, dtype=["float16", "float32", "float64"]), st.data())
 def test_softmax_is_a_distribution_in_every_regime(x, data):
     axis = data.draw(st.integers(-x.ndim, x.ndim - 1))

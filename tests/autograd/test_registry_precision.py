@@ -38,12 +38,13 @@ FLOAT32 = np.finfo(np.float32)
 
 # How large the numbers are that are rounded inside, for the result and each gradient, where that is more than all of
 # the above, as in other libraries too.
-# gelu: Φ = (1 + erf) / 2 is right to eps; where it is nearly 0, y = x Φ and dx = dy (Φ + x φ) have fewer digits.
+# gelu: Φ = (1 + erf) / 2 is right to eps; where it is nearly 0, y = x Φ and dx = dy (Φ + x φ), and their sum, have
+# fewer digits.
 # cross_entropy: log Σ exp of a sum that is at least 1: a small loss is right to eps for each row, not to eps of itself.
 # linear_cross_entropy: the same; and p - q, of which nothing but rounding is left where p is 1, is multiplied with the
 # weight and with x before anything is saved. Over a row |p - q| sums to 2 at most.
 SIZES_INSIDE = {
-    "gelu": lambda dy, x: [abs(x), abs(dy)],
+    "gelu": lambda dy, x, bias=None: [abs(x) if bias is None else abs(x) + abs(bias), abs(dy), abs(dy).sum()],
     "cross_entropy": lambda dy, logits, targets: [np.full(1, targets.size), np.zeros(0), np.zeros(0)],
     "linear_cross_entropy": lambda dy, x, weight, targets: [
         np.full(1, targets.size), 2 * most(dy) * abs(weight), 2 * most(dy) * targets.size * abs(x), np.zeros(0),

@@ -200,7 +200,12 @@ LARGER = {
         Case("few entries", draw.normal(4, 5), draw.ids(5, 4, 200)),
         Case("first axis", draw.normal(30, 8, 4), draw.ids(30, 60, 8, 4), axis=0),
     ],
-    "gelu": lambda draw: unary("normal")(draw) + unary("normal", approximate="tanh")(draw),
+    "gelu": lambda draw: [
+        *unary("normal")(draw),
+        *unary("normal", approximate="tanh")(draw),
+        Case("bias", draw.normal(5, 30, 20), draw.normal(20)),
+        Case("tanh, bias", draw.normal(100, 20), draw.normal(20), approximate="tanh"),
+    ],
     "getitem": slices,
     "index_add": lambda draw: [
         Case("many rows", draw.normal(40, 24), draw.ids(40, 100), draw.normal(100, 24)),

@@ -109,7 +109,7 @@ TORCH = {
     "embedding": lambda weight, ids: F.embedding(ids.long(), weight),
     "exp": torch.exp,
     "gather": lambda x, ids, axis=-1: torch.take_along_dim(x, ids, axis),
-    "gelu": lambda x, approximate="none": F.gelu(x, approximate=approximate),
+    "gelu": lambda x, bias=None, approximate="none": F.gelu(x if bias is None else x + bias, approximate=approximate),
     "getitem": getitem,
     "index_add": lambda x, rows, values: torch.index_add(x, 0, rows, values),
     "layer_norm": layer_norm,

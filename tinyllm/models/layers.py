@@ -19,8 +19,9 @@ class Linear(Module):
         self.weight = weight
         self.bias = bias
 
-    def forward(self, x):
-        return ag.linear(x, in_dtype_of(x, self.weight), in_dtype_of(x, self.bias))
+    def forward(self, x, *, add_bias=True):
+        """add_bias: False where what comes next adds it, in the same pass."""
+        return ag.linear(x, in_dtype_of(x, self.weight), in_dtype_of(x, self.bias) if add_bias else None)
 
 
 class Embedding(Module):
@@ -116,7 +117,8 @@ class FeedForward(Module):
         elif self.kind == "relu2":
             hidden = ag.squared_relu(self.up(x))
         else:
-            hidden = ag.gelu(self.up(x), approximate="tanh" if self.kind == "gelu_tanh" else "none")
+            bias, approximate = in_dtype_of(x, self.up.bias), "tanh" if self.kind == "gelu_tanh" else "none"
+            hidden = ag.gelu(self.up(x, add_bias=False), bias, approximate=approximate)
         return self.down(hidden)
 
 

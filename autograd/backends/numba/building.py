@@ -22,6 +22,9 @@ zero gives infinity and no exception, whose branch would keep loops from being v
 PIECE = 8192
 """Elements of a flat array that one thread takes at a time; they stay in its cache."""
 
+BLOCK = 64
+"""Rows that are summed by one thread: fixed, so that a sum over rows does not depend on the number of threads."""
+
 
 @functools.cache
 def cache_folder():

@@ -5,13 +5,12 @@ from numba import float32, prange, types, void
 
 from autograd.backends.numba import blas
 from autograd.backends.numba.activation import flatten, is_float32
-from autograd.backends.numba.building import compiled
+from autograd.backends.numba.building import BLOCK, compiled
 from autograd.backends.numba.launch import launch
 from autograd.ops.elementwise import like, unbroadcast
 from autograd.ops.linalg import linear, matmul, swap
 
 read_only = types.Array(types.float32, 2, "C", readonly=True)
-BLOCK = 64  # rows that are summed by one thread: fixed, so that the sum does not depend on the number of threads
 
 
 @compiled(void(float32[:, ::1], float32[::1]), parallel=True)

@@ -6,13 +6,11 @@ import numpy as np
 from numba import boolean, float32, prange, void
 
 from autograd.backends.numba.activation import flatten, is_float32
-from autograd.backends.numba.building import compiled
+from autograd.backends.numba.building import BLOCK, compiled
 from autograd.backends.numba.formulas import ONE, ZERO, f32
 from autograd.backends.numba.launch import launch
 from autograd.backends.numba.softmax import accepts, as_rows
 from autograd.ops.norm import layer_norm, rms_norm
-
-BLOCK = 64  # rows whose weight gradient is summed together: fixed, so the sum does not depend on the number of threads
 
 rows, column = float32[:, ::1], float32[::1]
 

@@ -229,6 +229,29 @@ def test_the_gradient_of_a_table_lands_in_its_buffer():
     assert buffer.sum(1).tolist() == [14 if v == 3 else 7 if v == 49 else 0 for v in range(50)]
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("shape", [(1, 1), (1037, 67), (20_011, 1), (3, 20_000), (64, 257), (65, 256)], ids=str)
+@pytest.mark.parametrize("approximate", ["none", "tanh"])
+def test_gelu_with_a_bias_at_awkward_sizes(approximate, shape, layout):
+    x, bias = sample_array(shape, "float32", layout=layout), sample_array(shape[1:], "float32", layout="reversed")
+    assert compare("gelu", [x, bias], {"approximate": approximate})
+    assert compare("gelu", [x.reshape(1, *shape), bias], {"approximate": approximate})
+
+
+def test_the_gradient_of_gelus_bias_is_the_same_to_the_bit_on_one_thread():
+    import numba
+
+    inputs = [sample_array((1037, 67), "float32"), sample_array((67,), "float32")]
+    with ag.use_kernels("numba"):
+        first, threads = run("gelu", inputs, {}), numba.get_num_threads()
+        numba.set_num_threads(1)
+        try:
+            alone = run("gelu", inputs, {})
+        finally:
+            numba.set_num_threads(threads)
+    assert [x.tobytes() for x in first] == [x.tobytes() for x in alone]
+
+
 @pytest.mark.parametrize("approximate", ["none", "tanh"])
 def test_gelu_is_finite_and_near_float64_far_from_zero(approximate):
     x = np.concatenate([np.linspace(-40, 40, 4001), [-1e4, -90.0, 90.0, 1e4, 0.0]]).astype(np.float32)
