@@ -5,7 +5,7 @@ import numpy as np
 import autograd as ag
 from autograd.arrays import xp_of
 from tinyllm.errors import UserError
-from tinyllm.generation.sampling import check, choose, probabilities
+from tinyllm.generation.sampling import check, draw
 
 PADDING = -1
 
@@ -49,8 +49,8 @@ def stream_batch(model, prompts, *, max_new_tokens, temperature=1.0, top_k=None,
     cache = model.new_cache(len(texts), min(longest, model.config.max_position_embeddings))
     for _ in range(max_new_tokens):
         logits = next_logits(model, [texts[row] for row in living], cache)
-        p = probabilities(logits, temperature=temperature, top_k=top_k, top_p=top_p)
-        drawn = choose(p, np.array([generators[row].random() for row in living]))
+        uniform = np.array([generators[row].random() for row in living])
+        drawn = draw(logits, uniform, temperature=temperature, top_k=top_k, top_p=top_p)
         tokens = {row: int(token) for row, token in zip(living, drawn, strict=True) if token not in stop}
         if not tokens:
             return

@@ -182,7 +182,7 @@ def is_float32(*arrays):
 
 def flatten(x):
     """x as one row of memory; a copy where it is not, or where it is read-only, which the signatures do not know."""
-    return np.require(np.ascontiguousarray(x), requirements="CAW").reshape(-1)
+    return (x if x.flags.carray else np.require(x, requirements="CAW")).reshape(-1)
 
 
 GELU = {

@@ -18,7 +18,7 @@ from numba.extending import intrinsic
 from autograd.backends.numba import blas
 from autograd.backends.numba.building import called, compiled, inlined
 from autograd.backends.numba.formulas import ONE, ZERO, exp, larger
-from autograd.backends.numba.launch import launch, run_on
+from autograd.backends.numba.launch import SMALL, launch, run_on
 from autograd.ops.attention import attention, check_masks, check_shapes
 
 SHORT, LONG = 64, 128  # queries in a tile, up to 512 keys and beyond
@@ -239,12 +239,16 @@ if blas.available:
 
 def view(x):
     """How a kernel is told of an array (B, H, T, D), or of none."""
-    return (0, 0, 0, 0) if x is None else (x.ctypes.data, *(stride // 4 for stride in x.strides[:3]))
+    if x is None:
+        return 0, 0, 0, 0
+    batch, head, row, _ = x.strides
+    return x.ctypes.data, batch // 4, head // 4, row // 4
 
 
 def readable(x):
     """The array itself if rows of its last axis are contiguous and apart, else a copy."""
-    fits = x.strides[3] == 4 and all(s >= 4 * x.shape[3] and s % 4 == 0 for s in x.strides[:3])
+    *outer, last = x.strides
+    fits = last == 4 and min(outer) >= 4 * x.shape[3] and not any(stride % 4 for stride in outer)
     return x if fits else x.copy()  # not ascontiguousarray: it lets the stride of an axis of length 1 be anything
 
 
@@ -284,7 +288,7 @@ def attention_kernel(q, k, v, *, causal=True, window=None, segments=None, bias=N
     q, k, v = map(readable, arrays)
     segments = whole_numbers(segments)
     bias = None if bias is None else spread(bias, (B, H, T, S))
-    threads = B * H * T * S * D // blas.SMALL  # as many as the work is worth
+    threads = max(B * H * T * S * D // blas.SMALL, k.size // SMALL)  # what products, or reading the keys, are worth
     shape = G, S, D, causal, S + T if window is None else window, segments
     scale = np.float32(1 / math.sqrt(D))
 

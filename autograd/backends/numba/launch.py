@@ -3,9 +3,22 @@
 On a quiet machine waking costs some microseconds; where another process has the core, half a millisecond.
 """
 
+import contextlib
+import threading
+
 import numba
 
 SMALL = 2**14  # elements that one thread does alone in the time of waking another
+
+
+class Pool(threading.local):
+    """What this Python thread lets its kernels use. Asking Numba each time would take as long as a small kernel."""
+
+    most = numba.config.NUMBA_NUM_THREADS
+    told = None  # how many threads Numba was told to use last
+
+
+pool = Pool()
 
 
 def launch(kernel, *arrays, work=None):
@@ -18,12 +31,18 @@ def launch(kernel, *arrays, work=None):
 
 def run_on(threads, kernel, *arguments):
     """Run a kernel on at most so many threads of the pool."""
-    everyone = numba.get_num_threads()
-    if threads >= everyone:
-        kernel(*arguments)
-        return
-    numba.set_num_threads(max(1, threads))
+    threads = max(1, min(threads, pool.most))
+    if threads != pool.told:
+        numba.set_num_threads(threads)
+        pool.told = threads
+    kernel(*arguments)
+
+
+@contextlib.contextmanager
+def at_most(threads):
+    """`with at_most(1):` kernels that this Python thread starts run on so many threads."""
+    before, pool.most = pool.most, threads
     try:
-        kernel(*arguments)
+        yield
     finally:
-        numba.set_num_threads(everyone)
+        pool.most = before

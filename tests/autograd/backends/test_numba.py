@@ -16,6 +16,8 @@ from autograd.testing import sample_array
 
 pytest.importorskip("numba")
 load(["numba"])
+from autograd.backends.numba.launch import at_most  # noqa: E402
+
 KERNELS = sorted(name for name, op in PRIMITIVES.items() if "numba" in op.kernels)
 RTOL = 3e-6  # of the largest entry: some ten roundings in float32
 
@@ -128,8 +130,6 @@ def test_dropout_draws_the_same_elements_as_the_reference():
 
 @pytest.mark.parametrize("name", KERNELS)
 def test_the_same_bits_from_run_to_run_and_on_one_thread(name):
-    import numba
-
     if name in FAMILIES:
         inputs, options = large(name, (1037, 67))
     else:
@@ -137,12 +137,8 @@ def test_the_same_bits_from_run_to_run_and_on_one_thread(name):
         inputs, options = case.cast("float32"), case.options
     with ag.use_kernels("numba"):
         first = run(name, inputs, options)
-        threads = numba.get_num_threads()
-        numba.set_num_threads(1)
-        try:
+        with at_most(1):
             alone = run(name, inputs, options)
-        finally:
-            numba.set_num_threads(threads)
         again = run(name, inputs, options)
     for a, b, c in zip(first, alone, again, strict=True):
         assert a.tobytes() == b.tobytes() == c.tobytes()
@@ -239,16 +235,11 @@ def test_gelu_with_a_bias_at_awkward_sizes(approximate, shape, layout):
 
 
 def test_the_gradient_of_gelus_bias_is_the_same_to_the_bit_on_one_thread():
-    import numba
-
     inputs = [sample_array((1037, 67), "float32"), sample_array((67,), "float32")]
     with ag.use_kernels("numba"):
-        first, threads = run("gelu", inputs, {}), numba.get_num_threads()
-        numba.set_num_threads(1)
-        try:
+        first = run("gelu", inputs, {})
+        with at_most(1):
             alone = run("gelu", inputs, {})
-        finally:
-            numba.set_num_threads(threads)
     assert [x.tobytes() for x in first] == [x.tobytes() for x in alone]
 
 

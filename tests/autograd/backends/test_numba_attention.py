@@ -10,10 +10,11 @@ import pytest
 import autograd as ag
 from autograd.kernels import load
 
-numba = pytest.importorskip("numba")
+pytest.importorskip("numba")
 load(["numba"])
 from autograd.backends.numba import blas  # noqa: E402
 from autograd.backends.numba.attention import FEW, KEYS, LONG, SHORT, parts_of  # noqa: E402
+from autograd.backends.numba.launch import at_most  # noqa: E402
 
 if not blas.available:
     pytest.skip("no BLAS library was found", allow_module_level=True)
@@ -261,12 +262,8 @@ SHAPES = {
 @pytest.mark.parametrize("shape", SHAPES)
 def test_the_same_bits_from_run_to_run_and_on_any_number_of_threads(shape):
     first = with_kernel(*SHAPES[shape], window=600)
-    threads = numba.get_num_threads()
-    numba.set_num_threads(1)
-    try:
+    with at_most(1):
         alone = with_kernel(*SHAPES[shape], window=600)
-    finally:
-        numba.set_num_threads(threads)
     again = with_kernel(*SHAPES[shape], window=600)
     for a, b, c in zip(first, alone, again, strict=True):
         assert a.tobytes() == b.tobytes() == c.tobytes()

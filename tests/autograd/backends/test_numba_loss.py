@@ -14,6 +14,7 @@ from autograd.testing import sample_array
 pytest.importorskip("numba")
 load(["numba"])
 from autograd.backends.numba import blas  # noqa: E402 (loading it sets threads, which use_kernels does otherwise)
+from autograd.backends.numba.launch import at_most  # noqa: E402
 
 RTOL = 3e-6  # of the largest entry, as for all kernels
 
@@ -128,16 +129,10 @@ def counted(function, made):
 
 @pytest.mark.parametrize("reduction", ["mean", "none"])
 def test_the_same_bits_from_run_to_run_and_on_one_thread(reduction):
-    import numba
-
     inputs = sample(300, 65, 257)
     first = with_kernel(*inputs, reduction=reduction, chunk=64 * 257)
-    threads = numba.get_num_threads()
-    numba.set_num_threads(1)
-    try:
+    with at_most(1):
         alone = with_kernel(*inputs, reduction=reduction, chunk=64 * 257)
-    finally:
-        numba.set_num_threads(threads)
     again = with_kernel(*inputs, reduction=reduction, chunk=64 * 257)
     for a, b, c in zip(first, alone, again, strict=True):
         assert a.tobytes() == b.tobytes() == c.tobytes()

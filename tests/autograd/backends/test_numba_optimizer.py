@@ -14,8 +14,10 @@ from autograd.kernels import load
 from tinyllm.training.optimizers import PIECE, adamw, sgd
 from tinyllm.training.parameter_store import scale, sum_of_squares
 
-numba = pytest.importorskip("numba")
+pytest.importorskip("numba")
 load(["numba"])
+from autograd.backends.numba.launch import at_most  # noqa: E402
+
 U = 2.0**-24  # what one rounding to float32 adds, relative to the result
 SMALLEST = 2.0**-149  # and at least, where numbers are subnormal
 SIZES = [0, 1, 31, 8191, 8192, 8193, 20_011, PIECE + 70]
@@ -189,12 +191,8 @@ def run_each_rule(size):
 
 def test_the_same_bits_from_run_to_run_and_on_one_thread():
     first, again = run_each_rule(300_007), run_each_rule(300_007)
-    threads = numba.get_num_threads()
-    numba.set_num_threads(1)
-    try:
+    with at_most(1):
         alone = run_each_rule(300_007)
-    finally:
-        numba.set_num_threads(threads)
     for a, b, c in zip(first, again, alone, strict=True):
         assert a.tobytes() == b.tobytes() == c.tobytes()
 

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -73,12 +74,28 @@ def test_a_pool_of_any_size_gives_the_right_product(number):
 
 
 def test_little_work_runs_on_few_threads(monkeypatch):
-    used = []
-    monkeypatch.setattr(launch.numba, "get_num_threads", lambda: 8)
-    monkeypatch.setattr(launch.numba, "set_num_threads", used.append)
-    for work in (1, launch.SMALL, launch.SMALL + 1, 3 * launch.SMALL, 100 * launch.SMALL):
-        launch.launch(lambda *arrays: None, work=work)
-    assert used == [1, 8, 1, 8, 2, 8, 3, 8]  # and the last one on all, without asking
+    told = []
+    monkeypatch.setattr(launch, "pool", launch.Pool())
+    monkeypatch.setattr(launch.numba, "set_num_threads", told.append)
+    with launch.at_most(8):
+        for work in (1, launch.SMALL, launch.SMALL + 1, 3 * launch.SMALL, 100 * launch.SMALL, 101 * launch.SMALL):
+            launch.launch(lambda *arrays: None, work=work)
+    assert told == [1, 2, 3, 8]  # and nothing where it is the same as before
+
+
+def test_another_python_thread_is_told_anew():
+    import numba
+
+    def used():
+        launch.run_on(1, seen.append, None)
+        return numba.get_num_threads()
+
+    seen, others = [], []
+    assert used() == 1
+    thread = threading.Thread(target=lambda: others.append(used()))
+    thread.start()
+    thread.join()
+    assert others == [1]
 
 
 # --- BLAS -------------------------------------------------------------------------------------------------------------

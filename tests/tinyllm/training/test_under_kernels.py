@@ -16,8 +16,10 @@ from tinyllm.training.loop import Pretraining, pretrain
 from tinyllm.training.optimizers import SGD, AdamW
 from tinyllm.training.parameter_store import ParameterStore
 
-numba = pytest.importorskip("numba")
+pytest.importorskip("numba")
 load(["numba"])
+from autograd.backends.numba.launch import at_most  # noqa: E402
+
 SHAPE = gpt2.config(
     vocab_size=17, hidden_size=8, num_hidden_layers=2, num_attention_heads=2, max_position_embeddings=6, dropout=0.2
 )
@@ -107,12 +109,8 @@ def test_clip_has_scaled_the_gradients_when_it_returns():
 def test_the_same_bits_from_run_to_run_and_on_one_thread(make_optimizer):
     with ag.use_kernels("numba"):
         first, again = train(make_optimizer), train(make_optimizer)
-        threads = numba.get_num_threads()
-        numba.set_num_threads(1)
-        try:
+        with at_most(1):
             alone = train(make_optimizer)
-        finally:
-            numba.set_num_threads(threads)
     for store, optimizer, norms in (again, alone):
         assert store.values.tobytes() == first[0].values.tobytes()
         assert norms == first[2]
