@@ -166,7 +166,7 @@ class Primitive:
         if context.collecting is not None:
             collect(self.name, inputs)
         recording = context.recording
-        wanted = tuple([recording and isinstance(x, Tensor) and x.requires_grad for x in inputs])
+        wanted = tuple(recording and isinstance(x, Tensor) and x.requires_grad for x in inputs)
         context.needs = wanted
         try:
             y, vjp = context.run(self, arrays, options)
