@@ -166,7 +166,10 @@ def engine():
 
 
 def kernels():
-    """Fused kernels: whether they work here, on how many threads, with which library's products, and where they lie."""
+    """Fused kernels: whether they work here, on how many threads, with which library's products, and where they lie.
+
+    Before anything else is compiled: Numba asks only once which registers it may use.
+    """
     from autograd import kernels
 
     with warnings.catch_warnings(record=True) as caught:
@@ -253,5 +256,5 @@ def step_speed():
     )
 
 
-CHECKS = (system, numpy_and_blas, threads, numba, graphics_cards, packages, engine, kernels, places)
+CHECKS = (system, numpy_and_blas, threads, kernels, numba, graphics_cards, packages, engine, places)
 SPEED_CHECKS = (product_speed, copy_speed, step_speed)

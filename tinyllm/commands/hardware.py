@@ -22,12 +22,11 @@ def chosen_kernels(name, device="cpu"):
     """The context manager for --kernels. "auto": the kernels for that device, where what they need is installed."""
     if name == "auto":
         name = "reference" if device == "cuda" else "numba"
+    kernels.on_compiling(say_so)
     try:
-        names = kernels.load([name])
+        return ag.use_kernels(name)
     except ValueError as error:
         raise UserError(f"--kernels {name}: {error}") from None
-    kernels.on_compiling(say_so)
-    return ag.use_kernels(*names)
 
 
 COMPILING = "Compiling kernels for this machine: some ten seconds, once."

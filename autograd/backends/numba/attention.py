@@ -16,6 +16,7 @@ from numba import carray, float32, int64, prange, types, void
 from numba.extending import intrinsic
 
 from autograd.backends.numba import blas
+from autograd.backends.numba.blas import sgemm
 from autograd.backends.numba.building import called, compiled, inlined
 from autograd.backends.numba.formulas import ONE, ZERO, exp, larger
 from autograd.backends.numba.launch import SMALL, launch, run_on
@@ -112,129 +113,128 @@ def exponentials(row, top):
     return total
 
 
-if blas.available:
-    from autograd.backends.numba.blas import sgemm
+@compiled(
+    void(*VIEW, *VIEW, *VIEW, HEADS, float32[:, :, ::1], *SHAPE, *MASK, float32, int64, int64, int64), parallel=True
+)
+def forward(
+    q, q_b, q_h, q_t, k, k_b, k_h, k_t, v, v_b, v_h, v_t, y, lse,
+    G, S, D, causal, window, segments, bias, bias_b, bias_h, bias_t, scale, rows, most, step,
+):  # fmt: skip
+    """y (B, T, H, D) = softmax(scale q kᵀ + mask) v and lse (B, H, T). A task: some `rows`, `most` keys at a time.
 
-    @compiled(
-        void(*VIEW, *VIEW, *VIEW, HEADS, float32[:, :, ::1], *SHAPE, *MASK, float32, int64, int64, int64), parallel=True
-    )
-    def forward(
-        q, q_b, q_h, q_t, k, k_b, k_h, k_t, v, v_b, v_h, v_t, y, lse,
-        G, S, D, causal, window, segments, bias, bias_b, bias_h, bias_t, scale, rows, most, step,
-    ):  # fmt: skip
-        """y (B, T, H, D) = softmax(scale q kᵀ + mask) v and lse (B, H, T). A task: some `rows`, `most` keys at a time.
-
-        step: from one query to the next in positions, 1; or 0, where all stand at the last key.
-        With m the largest score of a row so far, total = Σ exp(s - m) and y = Σ exp(s - m) v over the keys so far.
-        """
-        B, H, T = lse.shape
-        blocks = (T + rows - 1) // rows
-        for task in prange(B * H * blocks):
-            b, h, start = task // blocks // H, task // blocks % H, rows * block_of(task % blocks, blocks)
-            n, at = min(rows, T - start), S - 1 - step * (T - 1 - start)
-            qs, ks, vs = (
-                q + 4 * (b * q_b + h * q_h + start * q_t),
-                k + 4 * (b * k_b + h // (H // G) * k_h),
-                v + 4 * (b * v_b + h // (H // G) * v_h),
-            )
-            ys = y[b, start, h].ctypes.data
-            low, high = seen(at, at + step * (n - 1), S, causal, window)
-            width = min(most, high - low)
-            s, tops, totals = np.empty((n, width), np.float32), np.empty(n, np.float32), np.empty(n, np.float32)
+    step: from one query to the next in positions, 1; or 0, where all stand at the last key.
+    With m the largest score of a row so far, total = Σ exp(s - m) and y = Σ exp(s - m) v over the keys so far.
+    """
+    B, H, T = lse.shape
+    blocks = (T + rows - 1) // rows
+    for task in prange(B * H * blocks):
+        b, h, start = task // blocks // H, task // blocks % H, rows * block_of(task % blocks, blocks)
+        n, at = min(rows, T - start), S - 1 - step * (T - 1 - start)
+        qs, ks, vs = (
+            q + 4 * (b * q_b + h * q_h + start * q_t),
+            k + 4 * (b * k_b + h // (H // G) * k_h),
+            v + 4 * (b * v_b + h // (H // G) * v_h),
+        )
+        ys = y[b, start, h].ctypes.data
+        low, high = seen(at, at + step * (n - 1), S, causal, window)
+        width = min(most, high - low)
+        s, tops, totals = np.empty((n, width), np.float32), np.empty(n, np.float32), np.empty(n, np.float32)
+        for i in range(n):
+            tops[i], totals[i] = NEVER, ZERO
+        for first in range(low, high, most):
+            keys, beta = min(most, high - first), ZERO if first == low else ONE
+            sgemm(101, 111, 112, n, keys, D, scale, qs, q_t, ks + 4 * first * k_t, k_t, ZERO, s.ctypes.data, width)
             for i in range(n):
-                tops[i], totals[i] = NEVER, ZERO
-            for first in range(low, high, most):
-                keys, beta = min(most, high - first), ZERO if first == low else ONE
-                sgemm(101, 111, 112, n, keys, D, scale, qs, q_t, ks + 4 * first * k_t, k_t, ZERO, s.ctypes.data, width)
+                row = s[i, :keys]
+                mask(
+                    row, at + step * i, first, b, h, start + i,
+                    causal, window, segments, bias, bias_b, bias_h, bias_t,
+                )  # fmt: skip
+                old, top = tops[i], largest(row, tops[i])
+                total = exponentials(row, top)
+                if old in (NEVER, top):  # y is 0 so far, or needs no other factor
+                    totals[i] += total
+                else:
+                    less = exp(old - top)
+                    totals[i] = totals[i] * less + total
+                    ts = y[b, start + i, h]
+                    for d in range(D):
+                        ts[d] *= less
+                tops[i] = top
+            sgemm(101, 111, 111, n, D, keys, ONE, s.ctypes.data, width, vs + 4 * first * v_t, v_t, beta, ys, H * D)
+        for i in range(n):
+            if totals[i] == ZERO:  # sees nothing: y = 0, and p = 0 in backward
+                lse[b, h, start + i] = np.inf
+                continue
+            lse[b, h, start + i] = tops[i] + np.log(totals[i])
+            over, ts = ONE / totals[i], y[b, start + i, h]
+            for d in range(D):
+                ts[d] *= over
+
+
+@compiled(
+    void(*VIEW, *VIEW, *VIEW, *VIEW, HEADS, float32[:, :, :, :, ::1], float32[:, :, :, :, ::1],
+         float32[:, :, ::1], float32[:, :, ::1], *SHAPE, *MASK, float32, int64),
+    parallel=True,
+)  # fmt: skip
+def backward(
+    q, q_b, q_h, q_t, k, k_b, k_h, k_t, v, v_b, v_h, v_t, dy, dy_b, dy_h, dy_t, dq, dk, dv, lse, inner,
+    G, S, D, causal, window, segments, bias, bias_b, bias_h, bias_t, scale, rows,
+):  # fmt: skip
+    """dq (B, T, H, D); dk and dv (parts, B, S, G, D), given as 0; inner (B, H, T) = Σ_d dy y = Σ_s dp p.
+
+    The queries of a key head, all blocks of all its heads, are cut into as many parts as dk and dv have. A task is
+    a part; what its queries give the keys adds up there.
+    """
+    B, H, T = lse.shape
+    parts, blocks = len(dk), (T + rows - 1) // rows
+    items = H // G * blocks
+    for task in prange(B * G * parts):
+        b, g, part = task // parts // G, task // parts % G, task % parts
+        ks, vs = k + 4 * (b * k_b + g * k_h), v + 4 * (b * v_b + g * v_h)
+        width = min(KEYS, S)
+        p, ds = np.empty((rows, width), np.float32), np.empty((rows, width), np.float32)
+        begin, end = items * part // parts, items * (part + 1) // parts
+        for item in range(begin, end):
+            known = ZERO if item == begin else ONE  # dk and dv are still 0
+            h, start = g * (H // G) + item // blocks, rows * block_of(item % blocks, blocks)
+            n, at = min(rows, T - start), S - T + start
+            qs, dys = q + 4 * (b * q_b + h * q_h + start * q_t), dy + 4 * (b * dy_b + h * dy_h + start * dy_t)
+            dqs = dq[b, start, h].ctypes.data
+            low, high = seen(at, at + n - 1, S, causal, window)
+            for first in range(low, high, KEYS):
+                keys, beta = min(KEYS, high - first), ZERO if first == low else ONE
+                k_here, v_here = ks + 4 * first * k_t, vs + 4 * first * v_t
+                dk_here, dv_here = dk[part, b, first, g].ctypes.data, dv[part, b, first, g].ctypes.data
+                sgemm(101, 111, 112, n, keys, D, scale, qs, q_t, k_here, k_t, ZERO, p.ctypes.data, width)
+                sgemm(101, 111, 112, n, keys, D, ONE, dys, dy_t, v_here, v_t, ZERO, ds.ctypes.data, width)
                 for i in range(n):
-                    row = s[i, :keys]
+                    ps, dss, total, mean = p[i, :keys], ds[i], lse[b, h, start + i], inner[b, h, start + i]
                     mask(
-                        row, at + step * i, first, b, h, start + i,
+                        ps, at + i, first, b, h, start + i,
                         causal, window, segments, bias, bias_b, bias_h, bias_t,
                     )  # fmt: skip
-                    old, top = tops[i], largest(row, tops[i])
-                    total = exponentials(row, top)
-                    if old in (NEVER, top):  # y is 0 so far, or needs no other factor
-                        totals[i] += total
-                    else:
-                        less = exp(old - top)
-                        totals[i] = totals[i] * less + total
-                        ts = y[b, start + i, h]
-                        for d in range(D):
-                            ts[d] *= less
-                    tops[i] = top
-                sgemm(101, 111, 111, n, D, keys, ONE, s.ctypes.data, width, vs + 4 * first * v_t, v_t, beta, ys, H * D)
-            for i in range(n):
-                if totals[i] == ZERO:  # sees nothing: y = 0, and p = 0 in backward
-                    lse[b, h, start + i] = np.inf
-                    continue
-                lse[b, h, start + i] = tops[i] + np.log(totals[i])
-                over, ts = ONE / totals[i], y[b, start + i, h]
-                for d in range(D):
-                    ts[d] *= over
+                    for j in range(keys):
+                        ps[j] = exp(ps[j] - total)
+                        dss[j] = ps[j] * (dss[j] - mean)
+                # y = p v
+                sgemm(101, 112, 111, keys, D, n, ONE, p.ctypes.data, width, dys, dy_t, known, dv_here, G * D)
+                # s = scale q kᵀ
+                sgemm(101, 111, 111, n, D, keys, scale, ds.ctypes.data, width, k_here, k_t, beta, dqs, H * D)
+                sgemm(101, 112, 111, keys, D, n, scale, ds.ctypes.data, width, qs, q_t, known, dk_here, G * D)
 
-    @compiled(
-        void(*VIEW, *VIEW, *VIEW, *VIEW, HEADS, float32[:, :, :, :, ::1], float32[:, :, :, :, ::1],
-             float32[:, :, ::1], float32[:, :, ::1], *SHAPE, *MASK, float32, int64),
-        parallel=True,
-    )  # fmt: skip
-    def backward(
-        q, q_b, q_h, q_t, k, k_b, k_h, k_t, v, v_b, v_h, v_t, dy, dy_b, dy_h, dy_t, dq, dk, dv, lse, inner,
-        G, S, D, causal, window, segments, bias, bias_b, bias_h, bias_t, scale, rows,
-    ):  # fmt: skip
-        """dq (B, T, H, D); dk and dv (parts, B, S, G, D), given as 0; inner (B, H, T) = Σ_d dy y = Σ_s dp p.
 
-        The queries of a key head, all blocks of all its heads, are cut into as many parts as dk and dv have. A task is
-        a part; what its queries give the keys adds up there.
-        """
-        B, H, T = lse.shape
-        parts, blocks = len(dk), (T + rows - 1) // rows
-        items = H // G * blocks
-        for task in prange(B * G * parts):
-            b, g, part = task // parts // G, task // parts % G, task % parts
-            ks, vs = k + 4 * (b * k_b + g * k_h), v + 4 * (b * v_b + g * v_h)
-            width = min(KEYS, S)
-            p, ds = np.empty((rows, width), np.float32), np.empty((rows, width), np.float32)
-            begin, end = items * part // parts, items * (part + 1) // parts
-            for item in range(begin, end):
-                known = ZERO if item == begin else ONE  # dk and dv are still 0
-                h, start = g * (H // G) + item // blocks, rows * block_of(item % blocks, blocks)
-                n, at = min(rows, T - start), S - T + start
-                qs, dys = q + 4 * (b * q_b + h * q_h + start * q_t), dy + 4 * (b * dy_b + h * dy_h + start * dy_t)
-                dqs = dq[b, start, h].ctypes.data
-                low, high = seen(at, at + n - 1, S, causal, window)
-                for first in range(low, high, KEYS):
-                    keys, beta = min(KEYS, high - first), ZERO if first == low else ONE
-                    k_here, v_here = ks + 4 * first * k_t, vs + 4 * first * v_t
-                    dk_here, dv_here = dk[part, b, first, g].ctypes.data, dv[part, b, first, g].ctypes.data
-                    sgemm(101, 111, 112, n, keys, D, scale, qs, q_t, k_here, k_t, ZERO, p.ctypes.data, width)
-                    sgemm(101, 111, 112, n, keys, D, ONE, dys, dy_t, v_here, v_t, ZERO, ds.ctypes.data, width)
-                    for i in range(n):
-                        ps, dss, total, mean = p[i, :keys], ds[i], lse[b, h, start + i], inner[b, h, start + i]
-                        mask(
-                            ps, at + i, first, b, h, start + i,
-                            causal, window, segments, bias, bias_b, bias_h, bias_t,
-                        )  # fmt: skip
-                        for j in range(keys):
-                            ps[j] = exp(ps[j] - total)
-                            dss[j] = ps[j] * (dss[j] - mean)
-                    # y = p v
-                    sgemm(101, 112, 111, keys, D, n, ONE, p.ctypes.data, width, dys, dy_t, known, dv_here, G * D)
-                    # s = scale q kᵀ
-                    sgemm(101, 111, 111, n, D, keys, scale, ds.ctypes.data, width, k_here, k_t, beta, dqs, H * D)
-                    sgemm(101, 112, 111, keys, D, n, scale, ds.ctypes.data, width, qs, q_t, known, dk_here, G * D)
-
-    @compiled(void(float32[:, :, ::1], float32[:, ::1]), parallel=True)
-    def add_up(parts, total):
-        """total = Σ parts, always in the same order."""
-        for row in prange(len(total)):
-            sums = total[row]
+@compiled(void(float32[:, :, ::1], float32[:, ::1]), parallel=True)
+def add_up(parts, total):
+    """total = Σ parts, always in the same order."""
+    for row in prange(len(total)):
+        sums = total[row]
+        for j in range(sums.size):
+            sums[j] = ZERO
+        for part in range(len(parts)):
+            more = parts[part, row]
             for j in range(sums.size):
-                sums[j] = ZERO
-            for part in range(len(parts)):
-                more = parts[part, row]
-                for j in range(sums.size):
-                    sums[j] += more[j]
+                sums[j] += more[j]
 
 
 def view(x):

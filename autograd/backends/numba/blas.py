@@ -88,7 +88,6 @@ def find():
 
 
 library = find()
-available = library is not None
 THREADS = numba.config.NUMBA_NUM_THREADS  # pieces do not depend on how many threads are free: the same bits each time
 ROWS, PLAIN, TRANSPOSED = 101, 111, 112  # CBLAS's numbers for row-major, A and Aᵀ
 
@@ -102,25 +101,23 @@ sgemm = types.ExternalFunction(
 ld the number of elements from one row to the next. Nothing checks them."""
 
 
-if available:
-
-    @compiled(
-        void(int32, int32, int64, int64, int64, int64, int64, int64, int64, float32, int64, int64, int64), parallel=True
-    )
-    def cut_product(of_a, of_b, M, N, K, a, lda, b, ldb, beta, c, ldc, pieces):
-        """c (M, N) = a b + beta c, the longer side of c cut into pieces."""
-        by_rows = M >= N
-        step = ((M if by_rows else N) + pieces - 1) // pieces
-        step = (step + 31) // 32 * 32
-        for piece in prange(pieces):
-            start = piece * step
-            n = min(step, (M if by_rows else N) - start)
-            if n > 0 and by_rows:
-                here = a + 4 * start * (lda if of_a == 111 else 1)
-                sgemm(101, of_a, of_b, n, N, K, np.float32(1), here, lda, b, ldb, beta, c + 4 * start * ldc, ldc)
-            elif n > 0:
-                here = b + 4 * start * (1 if of_b == 111 else ldb)
-                sgemm(101, of_a, of_b, M, n, K, np.float32(1), a, lda, here, ldb, beta, c + 4 * start, ldc)
+@compiled(
+    void(int32, int32, int64, int64, int64, int64, int64, int64, int64, float32, int64, int64, int64), parallel=True
+)
+def cut_product(of_a, of_b, M, N, K, a, lda, b, ldb, beta, c, ldc, pieces):
+    """c (M, N) = a b + beta c, the longer side of c cut into pieces."""
+    by_rows = M >= N
+    step = ((M if by_rows else N) + pieces - 1) // pieces
+    step = (step + 31) // 32 * 32
+    for piece in prange(pieces):
+        start = piece * step
+        n = min(step, (M if by_rows else N) - start)
+        if n > 0 and by_rows:
+            here = a + 4 * start * (lda if of_a == 111 else 1)
+            sgemm(101, of_a, of_b, n, N, K, np.float32(1), here, lda, b, ldb, beta, c + 4 * start * ldc, ldc)
+        elif n > 0:
+            here = b + 4 * start * (1 if of_b == 111 else ldb)
+            sgemm(101, of_a, of_b, M, n, K, np.float32(1), a, lda, here, ldb, beta, c + 4 * start, ldc)
 
 
 def as_operand(x):
@@ -134,6 +131,17 @@ def as_operand(x):
     return x, PLAIN, columns
 
 
+def proven():
+    """Whether there is a library and its product is that of NumPy: of a plain matrix with a turned one, added."""
+    if library is None:
+        return False
+    a, b = np.arange(6, dtype=np.float32).reshape(2, 3), np.arange(12, dtype=np.float32).reshape(4, 3)
+    c = np.ones((2, 4), np.float32)
+    cut_product(PLAIN, TRANSPOSED, 2, 4, 3, a.ctypes.data, 3, b.ctypes.data, 3, np.float32(1), c.ctypes.data, 4, 1)
+    return (c == a @ b.T + 1).all()
+
+
+available = proven()
 SMALL = 2**18  # multiplications, some microseconds: less than what waking another thread takes
 
 
@@ -153,16 +161,12 @@ def product(a, b, out=None, accumulate=False):
     return y
 
 
-if available:
-
-    @compiled(
-        void(int32, int32, int64, int64, int64, int64[::1], int64, int64[::1], int64, int64, int64), parallel=True
-    )
-    def every_product(of_a, of_b, M, N, K, a, lda, b, ldb, c, ldc):
-        """c_i (M, N) = a_i b_i, one thread for each; a and b hold their addresses, the c_i lie one after another."""
-        for i in prange(len(a)):
-            here = c + 4 * i * M * N
-            sgemm(101, of_a, of_b, M, N, K, np.float32(1), a[i], lda, b[i], ldb, np.float32(0), here, ldc)
+@compiled(void(int32, int32, int64, int64, int64, int64[::1], int64, int64[::1], int64, int64, int64), parallel=True)
+def every_product(of_a, of_b, M, N, K, a, lda, b, ldb, c, ldc):
+    """c_i (M, N) = a_i b_i, one thread for each; a and b hold their addresses, the c_i lie one after another."""
+    for i in prange(len(a)):
+        here = c + 4 * i * M * N
+        sgemm(101, of_a, of_b, M, N, K, np.float32(1), a[i], lda, b[i], ldb, np.float32(0), here, ldc)
 
 
 def stacked_product(a, b):

@@ -1,18 +1,29 @@
-"""How a loop becomes a kernel: compiled when it is first called, for stated types, and kept on disk.
+"""How a loop becomes a kernel: compiled once, for stated types, and kept on disk.
 
 Numba's cache notices a change of the file that a kernel stands in, not of the formulas that it copies from another. So
 the folder is named after the contents of all files here: whatever changes, everything is compiled anew, once.
+
+The code that Numba has just compiled and the code that it keeps of it come from two passes of the compiler, which may
+fuse and reorder differently. A run would then differ in its last bits from the same run a day later. So kernels are
+compiled by other processes, on all cores, and this one waits for those that it calls and only ever runs what was kept.
+Where nothing can be kept they are compiled here, each when it is first called.
 """
 
+import contextlib
 import functools
 import hashlib
 import os
+import subprocess
+import sys
 import tempfile
+import time
 from pathlib import Path
+from subprocess import DEVNULL
 
 import llvmlite.binding
 import numba
 
+from autograd.backends.numba.threads import usable_cores
 from autograd.kernels import announce
 
 FLAGS = {"fastmath": {"reassoc", "contract", "arcp", "nsz"}, "error_model": "numpy"}
@@ -46,35 +57,85 @@ def kept_in():
     return folder
 
 
-def compiled(*signatures, parallel=False):
-    """A loop that is compiled when it is first called, for exactly these types and no others.
+KERNELS = {}  # "module.name" -> the function that returns the kernel, compiled or loaded
+JOB = "AUTOGRAD_COMPILES"  # tells a process that it compiles, and the folder in which it finds what is wanted
 
-    So a first step compiles what its model needs, and nothing later compiles unnoticed for an array of another kind.
-    """
+
+def compiled(*signatures, parallel=False):
+    """A loop as a kernel for exactly these types and no others: nothing is compiled unnoticed for another array."""
 
     def build(body):
+        name = f"{body.__module__.rpartition('.')[2]}.{body.__name__}"
+
         @functools.cache
         def kernel():
+            if JOB not in os.environ:
+                wait_for(name)
             options = {"parallel": parallel, "nogil": True, **FLAGS}
             before = numba.config.CACHE_DIR
             numba.config.CACHE_DIR = before or str(cache_folder())
             try:
-                dispatcher = numba.njit(list(signatures), cache=True, **options)(body)
-            except (OSError, RuntimeError):  # nowhere to write: compile each time
-                dispatcher = numba.njit(list(signatures), **options)(body)
+                return numba.njit(list(signatures), cache=True, **options)(body)
+            except (OSError, RuntimeError):  # nowhere to write
+                return numba.njit(list(signatures), **options)(body)
             finally:
                 numba.config.CACHE_DIR = before
-            if not dispatcher.stats.cache_hits:
-                announce()
-            return dispatcher
 
         @functools.wraps(body)
         def run(*arguments):
             return kernel()(*arguments)
 
+        KERNELS[name] = kernel
         return run
 
     return build
+
+
+def wait_for(name):
+    """Return when that kernel lies on disk, or when nobody is left who could compile it: then this process does."""
+    mark = mark_of(name)
+    if mark is None:
+        announce()
+    elif not mark.exists():
+        job, processes = workers()
+        with contextlib.suppress(FileNotFoundError):  # they have finished and tidied up
+            (job / f"{name} wanted").touch()
+        while not mark.exists() and any(process.poll() is None for process in processes):
+            time.sleep(0.01)
+
+
+@functools.cache
+def mark_of(name):
+    """The empty file that says that this kernel is on disk; None where there can be no such files."""
+    folder = kept_in()
+    return folder and folder / f"compiled-{fingerprint()}" / name
+
+
+@functools.cache
+def workers():
+    """(folder of their job, processes) that compile everything, started by the first kernel that is missing."""
+    announce()
+    path = os.pathsep.join([str(Path(__file__).parents[3]), *filter(None, [os.environ.get("PYTHONPATH")])])
+    here = {"NUMBA_CACHE_DIR": str(kept_in()), "PYTHONPATH": path, "NUMBA_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "autograd.backends.numba.compiling"]
+    try:
+        job = Path(tempfile.mkdtemp(prefix="job-", dir=kept_in()))
+        environment = os.environ | here | {JOB: str(job)}
+        return job, [
+            subprocess.Popen(command, env=environment, stdout=DEVNULL, stderr=DEVNULL)
+            for _ in range(min(usable_cores(), 8))
+        ]
+    except OSError:  # no interpreter to start, or no more processes
+        return Path("none"), []
+
+
+@functools.cache
+def fingerprint():
+    """What Numba's cache looks at besides the source: where it lies, since when, the processor, the interpreter."""
+    files = sorted(Path(__file__).parent.glob("*.py"))
+    parts = [sys.version, numba.config.CPU_NAME, numba.config.CPU_FEATURES, numba.config.BOUNDSCHECK]
+    parts += [llvmlite.binding.get_host_cpu_name(), *((str(path), path.stat().st_mtime_ns) for path in files)]
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
 
 inlined = numba.njit(inline="always", **FLAGS)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+import autograd as ag
 from tinyllm.generation import decoding, generate
 from tinyllm.models import Decoder, gpt2, llama, textbook
 
@@ -43,7 +44,8 @@ def errors(monkeypatch):
     def compared(model, texts, cache):
         logits = cached(model, texts, cache)
         context = model.config.max_position_embeddings
-        plain = np.array([model(np.array([text[-context:]])).numpy()[0, -1] for text in texts])
+        with ag.use_kernels("reference"):
+            plain = np.array([model(np.array([text[-context:]])).numpy()[0, -1] for text in texts])
         found.append(abs(logits - plain).max() / abs(plain).max())
         return logits
 
@@ -60,10 +62,14 @@ def calls_of(model, monkeypatch):
 
 @EVERY_CONFIG
 @pytest.mark.parametrize("prompts", [SHORT, [*SHORT, LONG], [LONG], [[1, 2], [3, 4]]], ids=["short", "long", "1", "2"])
-@pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-12), ("float32", 1e-5)])
-def test_the_logits_of_every_step_equal_no_cache(config, prompts, dtype, tolerance, errors):
+@pytest.mark.parametrize(
+    ("dtype", "tolerance", "kernels"),
+    [("float64", 1e-12, "reference"), ("float32", 1e-5, "reference"), ("float32", 1e-5, "numba")],
+)
+def test_the_logits_of_every_step_equal_no_cache(config, prompts, dtype, tolerance, kernels, errors):
     """20 steps in a context of 16: unequal prompts, the last step before the context is full, the first after it."""
-    generate(make(config, dtype), prompts, max_new_tokens=20, temperature=2.0, seed=1)
+    with ag.use_kernels(kernels):
+        generate(make(config, dtype), prompts, max_new_tokens=20, temperature=2.0, seed=1)
     assert len(errors) == 20
     assert max(errors) < tolerance
 

@@ -24,7 +24,8 @@ CONFIGS = {
     "no positions, wide heads": textbook.config(**TINY, position="none", norm="rmsnorm", head_dim=6),
 }
 EVERY_CONFIG = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
-EVERY_DTYPE = pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-12), ("float32", 1e-5)])
+PRECISIONS = [("float64", 1e-12, "reference"), ("float32", 1e-5, "reference"), ("float32", 1e-5, "numba")]
+EVERY_PRECISION = pytest.mark.parametrize(("dtype", "tolerance", "kernels"), PRECISIONS)
 IDS = np.random.default_rng(0).integers(0, 19, (3, 12))
 PADDING = np.array([0, 7, 3])  # what stands on the left of each sample
 SEGMENTS = np.where(np.arange(12) < PADDING[:, None], -1, 0)
@@ -56,24 +57,26 @@ def largest_error(a, b):
     return abs(a - b).max() / abs(b).max()
 
 
-@EVERY_DTYPE
+@EVERY_PRECISION
 @EVERY_CONFIG
 @pytest.mark.parametrize("sizes", [[1] * 12, [7, 1, 1, 1, 1, 1], [12], [2, 5, 4, 1]], ids=str)
-def test_every_position_equals_no_cache(config, dtype, tolerance, sizes):
+def test_every_position_equals_no_cache(config, dtype, tolerance, kernels, sizes):
     model = make(config, dtype)
-    pieces = in_pieces(model, model.new_cache(3, 12), IDS, sizes)
+    with ag.use_kernels(kernels):
+        pieces = in_pieces(model, model.new_cache(3, 12), IDS, sizes)
     assert pieces.dtype == dtype
     assert largest_error(pieces, model(IDS).numpy()) < tolerance
 
 
-@EVERY_DTYPE
+@EVERY_PRECISION
 @EVERY_CONFIG
-def test_padding_on_the_left_and_positions_of_each_text(config, dtype, tolerance):
+def test_padding_on_the_left_and_positions_of_each_text(config, dtype, tolerance, kernels):
     model = make(config, dtype)
     options = {"segments": SEGMENTS, "positions": POSITIONS}
-    first = in_pieces(model, cache := model.new_cache(3, 12), IDS[:, :8], [8], segments=SEGMENTS[:, :8],
-                      positions=POSITIONS[:, :8])  # fmt: skip
-    then = in_pieces(model, cache, IDS[:, 8:], [1] * 4, positions=POSITIONS[:, 8:])
+    with ag.use_kernels(kernels):
+        first = in_pieces(model, cache := model.new_cache(3, 12), IDS[:, :8], [8], segments=SEGMENTS[:, :8],
+                          positions=POSITIONS[:, :8])  # fmt: skip
+        then = in_pieces(model, cache, IDS[:, 8:], [1] * 4, positions=POSITIONS[:, 8:])
     pieces, whole = np.concatenate([first, then], 1), model(IDS, **options).numpy()
     for row, padding in enumerate(PADDING):
         assert largest_error(pieces[row, padding:], whole[row, padding:]) < tolerance
