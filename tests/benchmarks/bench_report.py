@@ -201,7 +201,8 @@ def draw(report, path):
     for panel, axis in zip(panels, axes[0], strict=True):
         panel(axis, training if panel is draw_training else attention)
         axis.spines[["top", "right"]].set_visible(False)
-        axis.legend(frameon=False, fontsize=8)
+        beneath = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.1), "ncols": 4, "columnspacing": 1}
+        axis.legend(frameon=False, fontsize=8, **(beneath if panel is draw_training else {}))
     machine = report["machine"]
     figure.set_layout_engine("constrained")
     figure.suptitle(f"{machine['cpu']}, {report['threads']} threads, {report['date'][:10]}", fontsize=9)
