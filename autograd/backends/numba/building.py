@@ -9,6 +9,7 @@ compiled by other processes, on all cores, and this one waits for those that it 
 Where nothing can be kept they are compiled here, each when it is first called.
 """
 
+import atexit
 import contextlib
 import functools
 import hashlib
@@ -121,10 +122,12 @@ def workers():
     try:
         job = Path(tempfile.mkdtemp(prefix="job-", dir=kept_in()))
         environment = os.environ | here | {JOB: str(job)}
-        return job, [
+        processes = [
             subprocess.Popen(command, env=environment, stdout=DEVNULL, stderr=DEVNULL)
             for _ in range(min(usable_cores(), 8))
         ]
+        atexit.register(lambda: [process.poll() for process in processes])  # so that Python does not call them running
+        return job, processes
     except OSError:  # no interpreter to start, or no more processes
         return Path("none"), []
 
