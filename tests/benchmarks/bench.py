@@ -170,6 +170,9 @@ class Comparison:
                     sides[side]["ratio"] = quartiles(a / b for a, b in zip(seconds, base, strict=True))
                 limit = self.seconds["limit"]
                 sides[side]["limit_share"] = quartiles(a / b for a, b in zip(limit, seconds, strict=True))
+        if self.seconds.get("compiled") and "ratio" in sides["ours"]:
+            both = zip(self.seconds["ours"], self.seconds["compiled"], strict=True)
+            sides["ours"]["ratio_to_compiled"] = quartiles(a / b for a, b in both)
         for side, size in self.memory().items():
             sides[side]["memory_bytes"] = size
         proof = {side: self.compared(side) for side in self.proof if side != "limit"}

@@ -79,6 +79,8 @@ def part_text(part):
     lines = [f"\n{title(part)}, {rounds} rounds of {part['repetitions']}, each a {EACH[part['work']]}"]
     lines += aligned([COLUMNS, *table])
     lines += [f"{side_name(part, side)}: not here ({why})" for side, why in part["missing"].items()]
+    if ratio := part["sides"]["ours"].get("ratio_to_compiled"):
+        lines.append(f"time of tinyllm / torch.compile's: {spread(ratio)}")
     lines.append(proof_text(part))
     if part["work"] == "Training":
         lines.append("products of the limit, once a step:")
@@ -139,6 +141,8 @@ def markdown(report):
         if part["work"] != "Attention":
             blocks.append(f"{title(part)}; {proof_text(part)}:")
             blocks.append(markdown_table(COLUMNS, rows(part)))
+        if ratio := part["sides"]["ours"].get("ratio_to_compiled"):
+            blocks.append(f"Time of tinyllm / torch.compile's: {spread(ratio)}.")
         if part["work"] == "Training":
             blocks.append(markdown_table(("product of the limit", "times", "ms", "GFLOP/s"), product_rows(part)))
     if table := attention_rows(report):
