@@ -7,6 +7,7 @@ from typing import Literal
 
 from tyro.conf import Positional
 
+from tinyllm.commands.tokenizer_views import print_comparison, print_tokens, text_from
 from tinyllm.errors import UserError
 
 
@@ -47,6 +48,24 @@ class DecodeOptions:
 
     tokenizer: Path
     """A folder that `tinyllm tokenizer train` wrote, or any with a byte-level tokenizer.json."""
+
+
+@dataclass
+class InspectOptions:
+    text: Positional[str]
+    """The text; - reads it from standard input."""
+
+    tokenizer: str
+    """A folder or file with a tokenizer, or gpt2, gpt4, bytes."""
+
+
+@dataclass
+class CompareOptions:
+    tokenizers: Positional[tuple[str, ...]]
+    """Folders or files with tokenizers, or the names gpt2, gpt4, bytes."""
+
+    data: str
+    """The text to compare them on: a file, a folder, a glob pattern, or the name of a corpus."""
 
 
 def train(options: TrainOptions):
@@ -131,4 +150,53 @@ def decode(options: DecodeOptions):
     print(load_tokenizer(options.tokenizer).decode(options.ids))
 
 
-SUBCOMMANDS = {"train": train, "encode": encode, "decode": decode}
+def inspect(options: InspectOptions):
+    """Show the tokens of a text in alternating colours, with their numbers.
+
+    Example:
+        tinyllm tokenizer inspect --tokenizer runs/tokenizer "The old sailor's tale"
+    """
+    tokenizer = opened(options.tokenizer)
+    text = text_from(options.text)
+    ids = tokenizer.encode(text)
+    print_tokens(tokenizer, ids)
+    num_bytes = len(text.encode("utf-8"))
+    print(f"{len(ids):,} tokens, {num_bytes:,} bytes, {num_bytes / max(len(ids), 1):.2f} bytes a token")
+
+
+def compare(options: CompareOptions):
+    """Compare tokenizers on a text: bytes a token, how much of the vocabulary is used, speed.
+
+    GPT-2's and GPT-4's are put beside them where their files are on this machine; name them (gpt2, gpt4) to have them
+    downloaded.
+
+    Example:
+        tinyllm tokenizer compare runs/tokenizer bytes gpt2 --data book.txt
+    """
+    from tinyllm.data import load_corpus
+    from tinyllm.data.named_vocabularies import VOCABULARIES, find_vocabulary
+
+    published = [name for name in VOCABULARIES if name not in options.tokenizers and find_vocabulary(name)]
+    tokenizers = {name: opened(name) for name in (*options.tokenizers, *published)}
+    if not tokenizers:
+        raise UserError("there is nothing to compare; name folders or files with tokenizers, or gpt2, gpt4, bytes")
+    corpus = load_corpus(options.data)
+    print(corpus.describe())
+    print_comparison(tokenizers, corpus.documents)
+
+
+def opened(name):
+    """The tokenizer of a name (gpt2, gpt4, bytes), or in a folder or file."""
+    from tinyllm.data.named_vocabularies import VOCABULARIES, named_tokenizer
+    from tinyllm.tokenizers import ByteTokenizer, load_tokenizer
+    from tinyllm.training.progress import track
+
+    if name == "bytes":
+        return ByteTokenizer()
+    if name in VOCABULARIES:
+        with track(None, "downloading", "bytes") as progress:
+            return named_tokenizer(name, progress)
+    return load_tokenizer(name)
+
+
+SUBCOMMANDS = {"train": train, "encode": encode, "decode": decode, "inspect": inspect, "compare": compare}

@@ -97,7 +97,7 @@ def test_every_command_has_help_with_an_example(words, capsys):
 
 def test_help_of_a_group_lists_its_commands(capsys):
     assert main(["tokenizer"]) == main(["tokenizer", "--help"]) == 0
-    assert "  encode  turn text into token numbers\n" in capsys.readouterr().out
+    assert "  encode   turn text into token numbers\n" in capsys.readouterr().out
 
 
 def test_options_reach_the_command(command):
