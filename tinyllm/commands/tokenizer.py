@@ -26,7 +26,7 @@ class TrainOptions:
     """bpe: byte pairs, as GPT has; character: one token for each character of the text; bytes: the 256 bytes."""
 
     pattern: str = "gpt4"
-    """How text is cut into pieces before merging: gpt2, gpt4, or a regular expression (bpe only)."""
+    """How text is cut into pieces before merging: gpt2, gpt4, gpt4o, or a regular expression (bpe only)."""
 
 
 @dataclass

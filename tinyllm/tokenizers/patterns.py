@@ -1,33 +1,51 @@
 """Cutting text into pieces that no token may cross: words with their leading space, numbers, punctuation, white space.
 
-The two named patterns are the published ones, letter for letter, so that pieces equal those of the original
-tokenizers. What counts as a letter is decided by the Unicode version of the `regex` package (a character newer than
-another library's tables may be cut differently there).
+The named patterns are the published ones, letter for letter. What they call a letter, a number or a mark is decided by
+the table in `unicode/`, so that pieces equal those of the original tokenizers whatever `regex` is installed; in a
+pattern of the user's own the Unicode version of the `regex` package decides.
 """
 
+import functools
 import re
 
 from tinyllm.errors import UserError
+from tinyllm.tokenizers.unicode.categories import LETTER, LOWER, MARK, NUMBER, SPACE, UPPER, character_classes
 
+CONTRACTIONS = r"""(?i:'s|'t|'re|'ve|'m|'ll|'d)"""
 PATTERNS = {
     # Radford et al. 2019, encoder.py of GPT-2 (tiktoken's gpt2 and r50k_base).
     "gpt2": r"""'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+""",
     # OpenAI's cl100k_base: contractions in any case, numbers cut after three digits, line breaks kept together.
-    "gpt4": r"""(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"""
+    "gpt4": CONTRACTIONS + r"""|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"""
     r"""| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+""",
+    # OpenAI's o200k_base: a word is cut where small letters end, keeps its marks and its contraction.
+    "gpt4o": r"""[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+"""
+    + CONTRACTIONS
+    + r"""?"""
+    r"""|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*""" + CONTRACTIONS + r"""?"""
+    r"""|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+""",
 }
+OTHER_NAMES = {"r50k": "gpt2", "cl100k": "gpt4", "o200k": "gpt4o"}
+MACHINES = {name: number for number, name in enumerate(PATTERNS)}
+"""The number by which kernels know the named patterns (`splitting.piece_end`)."""
 
 
 def pattern_text(pattern):
-    """The regular expression meant by a name ("gpt2", "gpt4") or by the expression itself."""
-    if pattern in PATTERNS:
-        return PATTERNS[pattern]
+    """The regular expression meant by a name ("gpt2", "gpt4", "gpt4o") or by the expression itself."""
+    name = OTHER_NAMES.get(pattern, pattern) if isinstance(pattern, str) else pattern
+    if name in PATTERNS:
+        return PATTERNS[name]
     if not isinstance(pattern, str) or re.fullmatch(r"\w+", pattern):
         # A bare word is a mistyped name: as an expression it would match only itself.
         raise UserError(
             f"pattern must be one of {', '.join(PATTERNS)} or a regular expression of the regex module; got {pattern!r}"
         )
     return pattern
+
+
+def machine_of(pattern):
+    """The number of the machine that cuts as this expression does; None for an expression that is not a named one."""
+    return next((MACHINES[name] for name, text in PATTERNS.items() if text == pattern), None)
 
 
 def splitter(pattern):
@@ -44,6 +62,8 @@ def splitter(pattern):
     except regex.error as error:
         raise UserError(f"pattern {pattern!r} is not a regular expression of the regex module: {error}") from None
 
+    if machine_of(pattern) is not None:
+        return functools.partial(split_by_our_classes, compiled)
     if compiled.groups == 0:
 
         def split(text):
@@ -62,3 +82,46 @@ def split_with_gaps(compiled, text):
         pieces += text[end : match.start()], match.group()
         end = match.end()
     return [piece for piece in (*pieces, text[end:]) if piece]
+
+
+def split_by_our_classes(compiled, text):
+    """The pieces of a named pattern, with characters classed by our table and not by that of `regex`.
+
+    The pattern reads a stand-in text, in which each character beyond ASCII is replaced by one of the same class that
+    was never classed otherwise; the pieces are as long in both.
+    """
+    if text.isascii():
+        return compiled.findall(text)
+    pieces, end = [], 0
+    for stand_in in compiled.findall(text.translate(stand_ins())):
+        start, end = end, end + len(stand_in)
+        pieces.append(text[start:end])
+    return pieces
+
+
+class StandIns(dict):
+    """Code point -> a character of the same class; found when first asked for."""
+
+    # The classes of a pattern, each with a character that has had them since Unicode 1.1.
+    LIKE = (
+        (LETTER | UPPER | LOWER, "\u05d0"),
+        (LETTER | UPPER, "\u00c4"),
+        (LETTER | LOWER, "\u00e4"),
+        (MARK, "\u0301"),
+        (NUMBER, "\u00b2"),
+        (SPACE, "\u3000"),
+    )
+
+    def __missing__(self, code):
+        has = int(character_classes()[code])
+        # ASCII is itself, and so is the long s: where case is ignored, it is an s.
+        own = code < 0x80 or code == 0x017F
+        like = (character for classes, character in self.LIKE if has & classes == classes)
+        self[code] = chr(code) if own else next(like, "\u00a7")
+        return self[code]
+
+
+@functools.cache
+def stand_ins():
+    """The table for `str.translate`."""
+    return StandIns()

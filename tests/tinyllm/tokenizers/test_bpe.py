@@ -216,8 +216,8 @@ def test_long_pieces_are_not_remembered(tokenizer):
     [
         ({"vocab_size": 256}, "vocab_size must be at least 257 .*got 256; choose a larger one"),
         ({"vocab_size": 9999}, r"support only \d+ tokens .*choose vocab_size=\d+ or less, or train on more text"),
-        ({"pattern": "gpt5"}, "pattern must be one of gpt2, gpt4 or a regular expression.*'gpt5'"),
-        ({"pattern": 7}, "pattern must be one of gpt2, gpt4"),
+        ({"pattern": "gpt5"}, "pattern must be one of gpt2, gpt4, gpt4o or a regular expression.*'gpt5'"),
+        ({"pattern": 7}, "pattern must be one of gpt2, gpt4, gpt4o"),
         ({"pattern": "(a"}, "is not a regular expression of the regex module: "),
         ({"texts": "one text"}, "texts must be a collection of texts, got a single one; write"),
         ({"texts": [b"bytes"]}, "expected a text .*got bytes"),
