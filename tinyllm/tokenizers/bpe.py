@@ -8,8 +8,10 @@ from collections import Counter
 
 from tinyllm.errors import UserError
 from tinyllm.files import read_json
+from tinyllm.tokenizers.batches import on_all_cores
 from tinyllm.tokenizers.bpe_files import parts_of_gpt2, parts_of_tiktoken, read_lines
 from tinyllm.tokenizers.bpe_merging import merge_ids
+from tinyllm.tokenizers.bpe_rungs import Rungs
 from tinyllm.tokenizers.bpe_training import learn_merges
 from tinyllm.tokenizers.byte_symbols import BYTE_ORDER
 from tinyllm.tokenizers.huggingface import bpe_from_json, bpe_json, parsed
@@ -53,6 +55,7 @@ class BPETokenizer(Tokenizer):
         }
         self._split = splitter(self.pattern)
         self._remembered = {}
+        self._rungs = Rungs(tokens, self._byte_ids, self._ranks, self.pattern)
 
     @classmethod
     def train(cls, texts, vocab_size=8192, pattern="gpt4", special_tokens=(END_OF_TEXT,), progress=None):
@@ -84,7 +87,39 @@ class BPETokenizer(Tokenizer):
             tokens[len(tokens)] = tokens[left] + tokens[right]
         return cls(tokens, merges, pattern, number_special_tokens(special_tokens, len(tokens)))
 
+    def use_rung(self, name=None):
+        """Encode by "python", "numpy" or "numba" from now on; None: as is fastest. All give the same ids.
+
+        Errors: UserError for another name, and for "numba" where it is not installed or the pattern is the user's own.
+        """
+        self._rungs.use(name)
+
+    def encode(self, text, *, allowed_special=(), disallowed_special=()):
+        encoder = self._rungs.encoder
+        if encoder is None or allowed_special or disallowed_special:
+            return super().encode(text, allowed_special=allowed_special, disallowed_special=disallowed_special)
+        return encoder.encode(text)  # the usual case, by the shortest way
+
+    encode.__doc__ = Tokenizer.encode.__doc__
+
+    def encode_batch(self, texts, *, allowed_special=(), disallowed_special=()):
+        """`encode_to_array` of each text, a list of int32 arrays. Compiled kernels do so on all cores."""
+        texts = list(check_texts(texts))
+        self._rungs.encoder_for(sum(map(len, texts)))
+
+        def encode(text):
+            return self.encode_to_array(text, allowed_special=allowed_special, disallowed_special=disallowed_special)
+
+        return on_all_cores(encode, texts)
+
+    def _encode_ordinary_to_array(self, text):
+        encoder = self._rungs.encoder_for(len(text))
+        return super()._encode_ordinary_to_array(text) if encoder is None else encoder.encode_to_array(text)
+
     def _encode_ordinary(self, text):
+        encoder = self._rungs.encoder_for(len(text))
+        if encoder is not None:
+            return encoder.encode(text)
         ids, remembered = [], self._remembered
         for piece in self._split(text):
             known = remembered.get(piece)

@@ -21,7 +21,10 @@ import time
 from pathlib import Path
 from subprocess import DEVNULL
 
-KERNEL_MODULES = ("tinyllm.tokenizers.splitting",)
+KERNEL_MODULES = (
+    "tinyllm.tokenizers.splitting",
+    "tinyllm.tokenizers.bpe_kernels",
+)
 """The files in which kernels stand. They import Numba, so they are imported only once kernels are wanted."""
 
 KERNELS = []

@@ -5,10 +5,16 @@ from tinyllm.errors import UserError
 
 def check_text(text):
     """UserError unless `text` is a string that UTF-8 can write."""
+    if not (isinstance(text, str) and text.isascii()):
+        utf8(text)
+
+
+def utf8(text):
+    """The bytes of a text in UTF-8; UserError unless it is a string that UTF-8 can write."""
     if not isinstance(text, str):
         raise UserError(f"expected a text (str), got {type(text).__name__}; bytes must be decoded first")
     try:
-        text.encode("utf-8")
+        return text.encode("utf-8")
     except UnicodeEncodeError as error:
         raise UserError(
             f"the text has a lone surrogate {text[error.start]!r} (character {error.start}), which UTF-8 cannot write; "

@@ -12,7 +12,7 @@ from tinyllm.tokenizers.byte_symbols import spell
 from tinyllm.tokenizers.huggingface import parsed, sign, signature
 from tinyllm.tokenizers.special_tokens import END_OF_TEXT, split_at
 from tinyllm.tokenizers.streaming import StreamDecoder
-from tinyllm.tokenizers.texts import check_text
+from tinyllm.tokenizers.texts import check_text, check_texts
 
 FILE_NAME = "tokenizer.json"
 
@@ -59,6 +59,13 @@ class Tokenizer:
         occur in the text, or "all" (which means all that are not allowed).
         Errors: UserError (a ValueError) for a disallowed name in the text, an unknown name, a lone surrogate.
         """
+        ids = []
+        for place, part in enumerate(self._parts(text, allowed_special, disallowed_special)):
+            ids += [self.special_tokens[part]] if place % 2 else self._encode_ordinary(part)
+        return ids
+
+    def _parts(self, text, allowed_special, disallowed_special):
+        """The text cut at the special tokens that may arise: ordinary text at even places, their names at odd ones."""
         check_text(text)
         allowed = self._named(allowed_special, "allowed_special")
         disallowed = self._named(disallowed_special, "disallowed_special")
@@ -70,12 +77,7 @@ class Tokenizer:
                     f"the text contains the special token {name!r}, which is disallowed here; take it out of the text, "
                     f"or pass allowed_special={{{name!r}}} to get its id, or disallowed_special=() to read it as text"
                 )
-        if not allowed:
-            return self._encode_ordinary(text)
-        ids = []
-        for place, part in enumerate(split_at(allowed, text)):
-            ids += [self.special_tokens[part]] if place % 2 else self._encode_ordinary(part)
-        return ids
+        return split_at(allowed, text)
 
     def _named(self, names, argument):
         """The set of special tokens meant by an argument of encode."""
@@ -95,10 +97,25 @@ class Tokenizer:
         """Token ids of text in which nothing is special."""
         raise NotImplementedError
 
+    def _encode_ordinary_to_array(self, text):
+        """The same as an int32 array."""
+        return np.array(self._encode_ordinary(text), dtype=np.int32)
+
     def encode_to_array(self, text, *, allowed_special=(), disallowed_special=()):
-        """`encode` as a one-dimensional int32 array."""
-        ids = self.encode(text, allowed_special=allowed_special, disallowed_special=disallowed_special)
-        return np.array(ids, dtype=np.int32)
+        """`encode` as a one-dimensional int32 array, without a list on the way where a subclass knows how."""
+        parts = self._parts(text, allowed_special, disallowed_special)
+        arrays = [
+            np.array([self.special_tokens[part]], np.int32) if place % 2 else self._encode_ordinary_to_array(part)
+            for place, part in enumerate(parts)
+        ]
+        return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+
+    def encode_batch(self, texts, *, allowed_special=(), disallowed_special=()):
+        """`encode_to_array` of each text, a list of int32 arrays."""
+        return [
+            self.encode_to_array(text, allowed_special=allowed_special, disallowed_special=disallowed_special)
+            for text in check_texts(texts)
+        ]
 
     def decode(self, ids, errors="replace"):
         """The text of token ids (a list or a one-dimensional array); special tokens give their names.

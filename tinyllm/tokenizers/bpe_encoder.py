@@ -1,0 +1,75 @@
+"""Encoding by kernels: the tables of one vocabulary, and what is remembered from one text to the next."""
+
+from itertools import accumulate
+
+import numpy as np
+
+from tinyllm.tokenizers import bpe_kernels
+from tinyllm.tokenizers.texts import utf8
+from tinyllm.tokenizers.unicode.categories import character_classes
+
+REMEMBERED_PIECES = 2**14
+"""By each thread: 1 MB, which still fits the cache of a core."""
+
+SHORT_TEXT = 2**16  # bytes; the ids of a shorter one need no array of their own
+
+
+class KernelEncoder:
+    """Text to ids with one vocabulary. May be used by several threads at once."""
+
+    def __init__(self, tokens, byte_ids, merges, machine):
+        """tokens: dict id -> bytes. byte_ids: the ids of the 256 bytes. merges: dict (left id, right id) -> (rank,
+        merged id). machine: the number of a named pattern (`patterns.MACHINES`).
+        """
+        self._tables = filled_tables(tokens, byte_ids, merges)
+        self._machine = machine
+        self._classes = character_classes()
+        self._kernel = bpe_kernels.encode.compiled
+        self._idle = []  # (memory, room for ids), a pair for each thread that ever encoded while others did
+
+    def encode(self, text):
+        """The list of token ids of a text."""
+        own, ids, count = self._encode(utf8(text))
+        found = ids[:count].tolist()
+        self._idle.append(own)
+        return found
+
+    def encode_to_array(self, text):
+        """The same as an int32 array."""
+        own, ids, count = self._encode(utf8(text))
+        if ids is own[1]:
+            found = ids[:count].copy()
+        else:
+            found = ids
+            found.resize(count, refcheck=False)  # gives the rest back without a copy
+        self._idle.append(own)
+        return found
+
+    def _encode(self, data):
+        """(room used, array whose first ids are those of the text, how many); the room is to be given back."""
+        own = self._idle.pop() if self._idle else self._new_room()
+        memory, ids = own
+        if len(data) > SHORT_TEXT:
+            ids = np.empty(len(data), np.int32)
+        return own, ids, self._kernel(data, self._machine, self._classes, self._tables, memory, ids)
+
+    def _new_room(self):
+        return bpe_kernels.new_memory(REMEMBERED_PIECES), np.empty(SHORT_TEXT, np.int32)
+
+
+def filled_tables(tokens, byte_ids, merges):
+    """The `tables` of bpe_kernels for one vocabulary."""
+    slots = [power_of_two_above(2 * len(of)) for of in (merges, tokens)]
+    tables = np.empty(bpe_kernels.tables_size(*slots), np.int64)
+    tables[:2] = slots
+    tables[bpe_kernels.BYTES_AT : bpe_kernels.PAIRS_AT] = byte_ids
+    starts = np.array([0, *accumulate(map(len, tokens.values()))], np.int64)
+    rows = np.array([(*pair, *made) for pair, made in merges.items()], np.int64).reshape(len(merges), 4)
+    numbers, contents = np.array([*tokens], np.int64), b"".join(tokens.values())
+    longest = np.empty(max(map(len, tokens.values())), np.int32)
+    bpe_kernels.fill_tables(contents, starts, numbers, rows, tables, longest, bpe_kernels.new_memory(1))
+    return tables
+
+
+def power_of_two_above(number):
+    return 1 << number.bit_length()

@@ -1,0 +1,72 @@
+"""Which of three ways encodes: plain Python, NumPy arrays or compiled kernels. They give the same ids.
+
+Plain Python begins, since it has nothing to load. Who encodes more than a few pages gets the kernels: at once where
+they lie on disk, else as soon as a process in the background has compiled them. Only a large text waits for that.
+"""
+
+import time
+
+from tinyllm.errors import UserError
+from tinyllm.tokenizers.bpe_arrays import ArrayEncoder
+from tinyllm.tokenizers.compiling import kernels_ready, usable
+from tinyllm.tokenizers.patterns import machine_of, splitter
+
+RUNGS = ("python", "numpy", "numba")
+A_FEW_PAGES = 100_000  # characters: what plain Python encodes in the time that it takes to load Numba
+LARGE_TEXT = 1_000_000  # characters at once: plain Python takes about a second for as many
+PAUSE = 0.1  # seconds from one look for the kernels to the next
+
+
+class Rungs:
+    """The way of encoding that one tokenizer uses."""
+
+    def __init__(self, tokens, byte_ids, merges, pattern):
+        """tokens: dict id -> bytes. byte_ids: the ids of the 256 bytes. merges: dict (left id, right id) -> (rank,
+        merged id). pattern: a regular expression.
+        """
+        self._vocabulary = tokens, byte_ids, merges
+        self._pattern = pattern
+        self.encoder = None
+        """What encodes instead of plain Python; None as long as that does."""
+        self._settled = machine_of(pattern) is None  # for other patterns there are no kernels
+        self._characters, self._next_look = 0, 0.0
+
+    def encoder_for(self, characters):
+        """What shall encode as many: an encoder, or None for plain Python."""
+        if self._settled:
+            return self.encoder
+        self._characters += characters
+        large = characters >= LARGE_TEXT
+        if self._characters >= A_FEW_PAGES and (large or time.monotonic() >= self._next_look):
+            self._next_look = time.monotonic() + PAUSE
+            if kernels_ready(wait=large):
+                self.use("numba")
+            self._settled = self.encoder is not None or not usable()
+        return self.encoder
+
+    def use(self, rung):
+        """Encode in this way from now on, "python", "numpy" or "numba"; None: as it is best.
+
+        Errors: UserError for another name, and for "numba" where there is none or the pattern is the user's own.
+        """
+        if rung is None:
+            self.encoder, self._settled = None, machine_of(self._pattern) is None
+            return
+        if rung not in RUNGS:
+            raise UserError(f"rung must be one of {', '.join(RUNGS)} or None; got {rung!r}")
+        self.encoder = {"python": lambda: None, "numpy": self._of_arrays, "numba": self._of_kernels}[rung]()
+        self._settled = True
+
+    def _of_arrays(self):
+        _, byte_ids, merges = self._vocabulary
+        return ArrayEncoder(byte_ids, merges, splitter(self._pattern))
+
+    def _of_kernels(self):
+        machine = machine_of(self._pattern)
+        if machine is None:
+            raise UserError('there are kernels for the named patterns only; use the rung "python" or "numpy"')
+        if not kernels_ready(wait=True):
+            raise UserError('Numba is not installed here, or switched off; use the rung "python" or "numpy"')
+        from tinyllm.tokenizers.bpe_encoder import KernelEncoder
+
+        return KernelEncoder(*self._vocabulary, machine)
