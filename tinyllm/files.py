@@ -5,6 +5,7 @@ import errno
 import hashlib
 import json
 import os
+from collections import Counter
 from pathlib import Path
 
 from tinyllm.errors import UserError
@@ -58,14 +59,31 @@ def write_json(path, value):
 
 
 def read_json(path):
-    """Read a JSON file; a missing or malformed one raises UserError naming the file."""
-    path = Path(path)
+    """Read a JSON file; a missing or malformed one, or one with a name twice, raises UserError naming the file."""
+    text = read_text(path)
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(text, object_pairs_hook=object_without_doubles)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is not valid JSON ({error}); it was damaged or is another kind of file") from None
+
+
+def object_without_doubles(pairs):
+    """The dict of a JSON object's pairs; ValueError where a name occurs twice, of which a dict would keep the last."""
+    result = dict(pairs)
+    if len(result) < len(pairs):
+        twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
+        raise ValueError(f"the name {twice!r} occurs twice in one object")
+    return result
+
+
+def read_text(path):
+    """Read a UTF-8 text file; a missing one, or one that is no text, raises UserError naming the file."""
+    try:
+        return Path(path).read_bytes().decode("utf-8")
     except FileNotFoundError:
         raise UserError(f"{path} does not exist") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise UserError(f"{path} is not valid JSON ({error}); it was damaged or is another kind of file") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text ({error}); is it another file, or damaged?") from None
 
 
 def sha256_of(data):

@@ -9,6 +9,7 @@ import pytest
 from tinyllm.evaluation.loss import held_out_loss
 from tinyllm.generation import generate
 from tinyllm.models import Decoder, llama
+from tinyllm.tokenizers import SentencePieceBPETokenizer
 
 pytestmark = pytest.mark.reference
 MATRICES = {
@@ -59,50 +60,14 @@ def read_model(path):
     return config, weights
 
 
-def read_pieces(path):
-    """llama2.c's tokenizer: int32 longest piece, then per token float32 score, int32 length, bytes."""
-    data, at, pieces = path.read_bytes(), 4, []
-    while at < len(data):
-        _, length = struct.unpack_from("<fi", data, at)
-        pieces.append((data[at + 8 : at + 8 + length], struct.unpack_from("<f", data, at)[0]))
-        at += 8 + length
-    return pieces
-
-
-def decode(ids, pieces):
-    """Text of ids as run.c prints it: the space that stands for the beginning of a text is dropped after BOS (1)."""
-    text, previous = b"", 1
-    for token in ids:
-        piece = pieces[token][0]
-        piece = piece[1:] if previous == 1 and piece.startswith(b" ") else piece
-        if piece.startswith(b"<0x") and len(piece) == 6:
-            piece = bytes([int(piece[3:5], 16)])
-        text, previous = text + piece, token
-    return text.decode()
-
-
-def encode(text, pieces):
-    """SentencePiece-style BPE with scores, as run.c does it: join the best-scoring neighbours until none join."""
-    numbers = {piece: i for i, (piece, _) in enumerate(pieces)}
-    ids = [numbers[b" "]] if text else []
-    for character in text:
-        code = character.encode()
-        ids += [numbers[code]] if code in numbers else [byte + 3 for byte in code]
-    while True:
-        joins = [
-            (-pieces[new][1], i, new)
-            for i in range(len(ids) - 1)
-            if (new := numbers.get(pieces[ids[i]][0] + pieces[ids[i + 1]][0])) is not None
-        ]
-        if not joins:
-            return [1, *ids]
-        _, i, new = min(joins)
-        ids[i : i + 2] = [new]
-
-
 @pytest.fixture(scope="module")
 def folder(reference):
     return reference / "weights" / "stories260K"
+
+
+@pytest.fixture(scope="module")
+def tokenizer(folder):
+    return SentencePieceBPETokenizer.from_llama2c(folder / "tok512.bin")
 
 
 @pytest.fixture(scope="module")
@@ -113,27 +78,32 @@ def model(folder):
     return model
 
 
-def test_greedy_texts_are_equal_to_the_last_character(folder, model):
-    pieces = read_pieces(folder / "tok512.bin")
+def test_greedy_texts_are_equal_to_the_last_character(folder, model, tokenizer):
+    begin = tokenizer.special_tokens["<s>"]
     golden = json.loads((folder / "golden_generations.json").read_text(encoding="utf-8"))
     greedy = [g for g in golden["generations"] if g["t"] == "0.0"]
     assert len(greedy) >= 3
     for g in greedy:
-        ids = encode(g["prompt"], pieces) if g["prompt"] else [1]
+        ids = [begin, *tokenizer.encode(g["prompt"])]
         assert ids == g["prompt_tokens"]
-        new = generate(model, ids, max_new_tokens=g["steps"] - len(ids) + 1, temperature=0, stop=(1,))
-        text = decode([*ids[1:], *new], pieces)
+        new = generate(model, ids, max_new_tokens=g["steps"] - len(ids) + 1, temperature=0, stop=(begin,))
+        text = tokenizer.decode([*ids[1:], *new])
         assert text[: len(g["stdout"]) - 1] == g["stdout"].removesuffix("\n")
         assert len(text) <= len(g["stdout"]) + 8
 
 
-def test_the_loss_on_a_hundred_stories(folder, reference, model):
-    pieces = read_pieces(folder / "tok512.bin")
+def test_the_tokenizer_is_written_back_byte_for_byte(folder, tokenizer, tmp_path):
+    tokenizer.to_llama2c(tmp_path / "tokenizer.bin")
+    assert (tmp_path / "tokenizer.bin").read_bytes() == (folder / "tok512.bin").read_bytes()
+
+
+def test_the_loss_on_a_hundred_stories(folder, reference, model, tokenizer):
     golden = json.loads((folder / "golden_generations.json").read_text(encoding="utf-8"))["eval"]
     stories = (reference / "text" / "tinystories_2MB.txt").read_text(encoding="utf-8").split("<|endoftext|>")
     nats = count = 0
     for story in stories[:100]:
-        n, c = held_out_loss(model, encode(story.strip(), pieces)[:513])  # one context, as the figure was made
+        ids = [tokenizer.special_tokens["<s>"], *tokenizer.encode(story.strip())]
+        n, c = held_out_loss(model, ids[:513])  # one context, as the figure was made
         nats, count = nats + n, count + c
     assert count == golden["tokens"]
     assert nats / count == pytest.approx(golden["mean_nll"], abs=1e-6)

@@ -1,8 +1,9 @@
-"""Text to token ids and back: bytes, characters, and byte-level BPE with its trainer."""
+"""Text to token ids and back: bytes, characters, byte-level BPE with its trainer, and SentencePiece's BPE."""
 
 from tinyllm.tokenizers.bpe import BPETokenizer
 from tinyllm.tokenizers.byte import ByteTokenizer
 from tinyllm.tokenizers.character import CharacterTokenizer
 from tinyllm.tokenizers.loading import load_tokenizer
+from tinyllm.tokenizers.sentencepiece import SentencePieceBPETokenizer
 
-__all__ = ["BPETokenizer", "ByteTokenizer", "CharacterTokenizer", "load_tokenizer"]
+__all__ = ["BPETokenizer", "ByteTokenizer", "CharacterTokenizer", "SentencePieceBPETokenizer", "load_tokenizer"]

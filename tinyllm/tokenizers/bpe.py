@@ -4,18 +4,19 @@ Text is cut into pieces by a pattern, each piece is written as bytes, and the by
 Source: Sennrich, Haddow, Birch 2016; Radford et al. 2019 (GPT-2), section 2.2.
 """
 
+import unicodedata
 from collections import Counter
 
 from tinyllm.errors import UserError
-from tinyllm.files import read_json
+from tinyllm.files import atomic_write, read_json, write_json
 from tinyllm.tokenizers.batches import on_all_cores
-from tinyllm.tokenizers.bpe_files import parts_of_gpt2, parts_of_tiktoken, read_lines
+from tinyllm.tokenizers.bpe_files import gpt2_files, parts_of_gpt2, parts_of_tiktoken, read_lines, tiktoken_lines
 from tinyllm.tokenizers.bpe_merging import merge_ids
 from tinyllm.tokenizers.bpe_rungs import Rungs
 from tinyllm.tokenizers.bpe_training import learn_merges
 from tinyllm.tokenizers.byte_symbols import BYTE_ORDER
-from tinyllm.tokenizers.huggingface import bpe_from_json, bpe_json, parsed
-from tinyllm.tokenizers.patterns import pattern_text, splitter
+from tinyllm.tokenizers.huggingface import ANYTHING, NORMAL_FORMS, bpe_from_json, bpe_json, parsed
+from tinyllm.tokenizers.patterns import PATTERNS, pattern_text, splitter
 from tinyllm.tokenizers.special_tokens import END_OF_TEXT, number_special_tokens, split_at
 from tinyllm.tokenizers.texts import check_texts
 from tinyllm.tokenizers.tokenizer import Tokenizer
@@ -30,15 +31,32 @@ class BPETokenizer(Tokenizer):
     """Byte-level BPE: any text can be encoded, and decoding gives it back exactly.
 
     A trained vocabulary has the 256 bytes first (in GPT-2's order), then the merges as learned, then special tokens.
+    (With a normalizer or add_prefix_space, which only some files of others ask for, decoding gives the text as these
+    changed it.)
     """
 
     kind = "bpe"
 
-    def __init__(self, tokens, merges, pattern, special_tokens):
+    def __init__(
+        self,
+        tokens,
+        merges,
+        pattern,
+        special_tokens,
+        *,
+        added_tokens=None,
+        normalizer=None,
+        add_prefix_space=False,
+        ignore_merges=False,
+    ):
         """tokens: dict id -> bytes, all 256 single bytes among them. merges: list of (left id, right id) in the order
-        learned. pattern: "gpt2", "gpt4" or a regular expression. special_tokens: dict name -> id.
+        learned. pattern: "gpt2", "gpt4" or a regular expression. special_tokens, added_tokens: dict name -> id.
+
+        What the tokenizers of other models do besides: normalizer: "NFC" (Qwen 2), "NFD", "NFKC" or "NFKD", the Unicode
+        normal form that text is brought to first. add_prefix_space: a space in front of text that has none.
+        ignore_merges: a piece that is a token as a whole becomes that one, even if no merges lead there (Llama 3).
         """
-        super().__init__(tokens, special_tokens)
+        super().__init__(tokens, special_tokens, added_tokens)
         ids = {content: token for token, content in tokens.items()}
         missing = [byte for byte in range(256) if bytes([byte]) not in ids]
         if missing:
@@ -48,14 +66,20 @@ class BPETokenizer(Tokenizer):
             )
         self.pattern = pattern_text(pattern)
         self.merges = merges
-        self._ordinary = tokens
+        if normalizer not in (None, *NORMAL_FORMS):
+            raise UserError(f"normalizer must be None or one of {', '.join(NORMAL_FORMS)}; got {normalizer!r}")
+        if add_prefix_space and self.pattern not in (PATTERNS["gpt2"], ANYTHING):
+            raise UserError(
+                'add_prefix_space goes with the pattern "gpt2" only: tokenizer.json knows no other; leave it'
+            )
+        self.normalizer, self.add_prefix_space, self.ignore_merges = normalizer, add_prefix_space, ignore_merges
+        self._changes_text = normalizer is not None or add_prefix_space
+        self._whole_pieces = ids if ignore_merges else {}
         self._byte_ids = [ids[bytes([byte])] for byte in range(256)]
-        self._ranks = {
-            (left, right): (rank, ids[tokens[left] + tokens[right]]) for rank, (left, right) in enumerate(merges)
-        }
+        self._ranks = ranks_of(tokens, ids, merges)
         self._split = splitter(self.pattern)
         self._remembered = {}
-        self._rungs = Rungs(tokens, self._byte_ids, self._ranks, self.pattern)
+        self._rungs = Rungs(tokens, self._byte_ids, self._ranks, self.pattern, only_python=ignore_merges)
 
     @classmethod
     def train(cls, texts, vocab_size=8192, pattern="gpt4", special_tokens=(END_OF_TEXT,), progress=None):
@@ -96,7 +120,7 @@ class BPETokenizer(Tokenizer):
 
     def encode(self, text, *, allowed_special=(), disallowed_special=()):
         encoder = self._rungs.encoder
-        if encoder is None or allowed_special or disallowed_special:
+        if encoder is None or allowed_special or disallowed_special or self.added_tokens or self._changes_text:
             return super().encode(text, allowed_special=allowed_special, disallowed_special=disallowed_special)
         return encoder.encode(text)  # the usual case, by the shortest way
 
@@ -126,33 +150,50 @@ class BPETokenizer(Tokenizer):
             ids += self._encode_piece(piece) if known is None else known
         return ids
 
+    def _prepared(self, text, before):
+        if self.normalizer is not None:
+            text = unicodedata.normalize(self.normalizer, text)
+        has_space = not self.add_prefix_space or not text or text.startswith(" ") or not self._begins(before)
+        return text if has_space else " " + text
+
     def _encode_piece(self, piece):
-        ids = merge_ids([self._byte_ids[byte] for byte in piece.encode("utf-8")], self._ranks)
+        content = piece.encode("utf-8")
+        whole = self._whole_pieces.get(content)
+        ids = merge_ids([self._byte_ids[byte] for byte in content], self._ranks) if whole is None else [whole]
         if len(self._remembered) < REMEMBERED_PIECES and len(piece) <= REMEMBERED_LENGTH:
             self._remembered[piece] = ids
         return ids
 
     def _identity(self):
-        return super()._identity() | {"merges": self.merges, "pattern": self.pattern}
+        return super()._identity() | {"merges": self.merges, "pattern": self.pattern} | self._options()
+
+    def _options(self):
+        """The options that are not as they are by default, which is how every hash was made before there were any."""
+        options = {name: getattr(self, name) for name in ("normalizer", "add_prefix_space", "ignore_merges")}
+        return {name: value for name, value in options.items() if value}
 
     def _to_json(self):
-        return bpe_json(self._ordinary, self.special_tokens, self.merges, self.pattern)
+        return bpe_json(self._ordinary, self.special_tokens, self.merges, self.pattern, **self._options())
 
     @classmethod
     def _from_json(cls, content):
-        return cls(*bpe_from_json(content))
+        return cls(**bpe_from_json(content))
 
     @classmethod
     def from_huggingface(cls, tokenizer_json):
-        """From the path of another project's tokenizer.json, if it is byte-level BPE; its added tokens become special.
+        """From the path of another project's tokenizer.json, if it is byte-level BPE.
 
+        A tokenizer_config.json beside it is kept in `config`.
         Errors: UserError naming what the file asks for that is not here (a normalizer, another model, …).
         """
         return cls._read(tokenizer_json)
 
     @classmethod
     def from_gpt2(cls, encoder_json, vocab_bpe):
-        """From the paths of OpenAI's two GPT-2 files (elsewhere vocab.json and merges.txt)."""
+        """From the paths of OpenAI's two GPT-2 files (elsewhere vocab.json and merges.txt).
+
+        Errors: UserError for a damaged file, naming it, and the line of vocab.bpe.
+        """
         vocabulary, lines = read_json(encoder_json), read_lines(vocab_bpe)
 
         def parse(vocabulary):
@@ -169,6 +210,7 @@ class BPETokenizer(Tokenizer):
         r50k_base), or a dict name -> id; cl100k_base leaves a gap:
         {"<|endoftext|>": 100257, "<|fim_prefix|>": 100258, "<|fim_middle|>": 100259, "<|fim_suffix|>": 100260,
         "<|endofprompt|>": 100276}.
+        Errors: UserError for a damaged file, naming it and the line.
         """
 
         def parse(lines):
@@ -178,6 +220,50 @@ class BPETokenizer(Tokenizer):
             return cls(tokens, merges, pattern, named)
 
         return parsed(parse, read_lines(file), file)
+
+    def to_gpt2(self, encoder_json, vocab_bpe):
+        """Write OpenAI's two files, each atomically; `from_gpt2` reads this tokenizer back from them.
+
+        Errors: UserError for one that they cannot hold: another pattern than "gpt2", added tokens, an option.
+        """
+        if self.pattern != PATTERNS["gpt2"] or self.added_tokens or self._options():
+            raise UserError(
+                'GPT-2\'s files hold tokenizers with the pattern "gpt2", without added tokens and options; use save'
+            )
+        vocabulary, lines = gpt2_files(self._ordinary, self.merges, self.special_tokens)
+        write_json(encoder_json, vocabulary)
+        with atomic_write(vocab_bpe, "w") as file:
+            file.write("".join(f"{line}\n" for line in lines))
+
+    def to_tiktoken(self, file):
+        """Write a tiktoken rank file, atomically. It holds neither pattern nor special tokens: `from_tiktoken` needs
+        both again.
+
+        Errors: UserError for a tokenizer that it cannot hold: one with added tokens, a normalizer or add_prefix_space,
+        or whose merges do not follow from the order of its ids.
+        """
+        if self.added_tokens or self.normalizer or self.add_prefix_space:
+            raise UserError("a rank file holds no added tokens, normalizer or add_prefix_space; use save")
+        lines = tiktoken_lines(self._ordinary, self.merges)
+        with atomic_write(file, "w") as opened:
+            opened.write("".join(f"{line}\n" for line in lines))
+
+
+def ranks_of(tokens, ids, merges):
+    """Dict (left id, right id) -> (rank, merged id). UserError for a merge of or to what is no token, or one twice."""
+    ranks = {}
+    for rank, (left, right) in enumerate(merges):
+        try:
+            merged = ids[tokens[left] + tokens[right]]
+        except (KeyError, TypeError):
+            raise UserError(
+                f"merge {rank} joins the ids {left!r} and {right!r} ({tokens.get(left)!r} and {tokens.get(right)!r}), "
+                "but the vocabulary lacks them or what they make; is it the vocabulary of these merges?"
+            ) from None
+        if (left, right) in ranks:
+            raise UserError(f"merge {rank} ({tokens[left]!r} and {tokens[right]!r}) occurs twice; name each once")
+        ranks[left, right] = (rank, merged)
+    return ranks
 
 
 def count_pieces(texts, split, special_tokens):

@@ -20,16 +20,22 @@ PAUSE = 0.1  # seconds from one look for the kernels to the next
 class Rungs:
     """The way of encoding that one tokenizer uses."""
 
-    def __init__(self, tokens, byte_ids, merges, pattern):
+    def __init__(self, tokens, byte_ids, merges, pattern, *, only_python=False):
         """tokens: dict id -> bytes. byte_ids: the ids of the 256 bytes. merges: dict (left id, right id) -> (rank,
-        merged id). pattern: a regular expression.
+        merged id). pattern: a regular expression. only_python: for a tokenizer that looks pieces up before merging,
+        which the other rungs do not.
         """
         self._vocabulary = tokens, byte_ids, merges
         self._pattern = pattern
         self.encoder = None
         """What encodes instead of plain Python; None as long as that does."""
-        self._settled = machine_of(pattern) is None  # for other patterns there are no kernels
+        self._only_python = only_python
+        self._settled = self._has_no_kernels()
         self._characters, self._next_look = 0, 0.0
+
+    def _has_no_kernels(self):
+        """There are kernels for the named patterns only."""
+        return self._only_python or machine_of(self._pattern) is None
 
     def encoder_for(self, characters):
         """What shall encode as many: an encoder, or None for plain Python."""
@@ -50,10 +56,12 @@ class Rungs:
         Errors: UserError for another name, and for "numba" where there is none or the pattern is the user's own.
         """
         if rung is None:
-            self.encoder, self._settled = None, machine_of(self._pattern) is None
+            self.encoder, self._settled = None, self._has_no_kernels()
             return
         if rung not in RUNGS:
             raise UserError(f"rung must be one of {', '.join(RUNGS)} or None; got {rung!r}")
+        if self._only_python and rung != "python":
+            raise UserError('a tokenizer with ignore_merges encodes by the rung "python" only; use that one')
         self.encoder = {"python": lambda: None, "numpy": self._of_arrays, "numba": self._of_kernels}[rung]()
         self._settled = True
 

@@ -26,4 +26,4 @@ class ByteTokenizer(Tokenizer):
 
     @classmethod
     def _from_json(cls, content):
-        return cls(special_tokens_of(content))
+        return cls(())._with_named(special_tokens_of(content), {})

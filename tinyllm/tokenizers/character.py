@@ -1,7 +1,7 @@
 """One token per character that occurs in a text: what the smallest models are taught on."""
 
 from tinyllm.errors import UserError
-from tinyllm.tokenizers.huggingface import special_tokens_of, tokenizer_json
+from tinyllm.tokenizers.huggingface import special_tokens_of, tokenizer_json, vocabulary_of
 from tinyllm.tokenizers.special_tokens import number_special_tokens
 from tinyllm.tokenizers.texts import check_texts
 from tinyllm.tokenizers.tokenizer import Tokenizer
@@ -49,6 +49,5 @@ class CharacterTokenizer(Tokenizer):
 
     @classmethod
     def _from_json(cls, content):
-        special_tokens = special_tokens_of(content)
-        characters = {token: name for name, token in content["model"]["vocab"].items() if name not in special_tokens}
-        return cls([characters[token] for token in range(len(characters))], special_tokens)
+        characters = {token: character for character, token in vocabulary_of(content).items()}
+        return cls([characters[token] for token in range(len(characters))])._with_named(special_tokens_of(content), {})

@@ -8,13 +8,17 @@ from tinyllm.tokenizers.bpe import BPETokenizer
 from tinyllm.tokenizers.byte import ByteTokenizer
 from tinyllm.tokenizers.character import CharacterTokenizer
 from tinyllm.tokenizers.huggingface import signature
+from tinyllm.tokenizers.sentencepiece import SentencePieceBPETokenizer
 from tinyllm.tokenizers.tokenizer import FILE_NAME
 
-KINDS = {tokenizer.kind: tokenizer for tokenizer in (BPETokenizer, ByteTokenizer, CharacterTokenizer)}
+KINDS = {
+    tokenizer.kind: tokenizer
+    for tokenizer in (BPETokenizer, ByteTokenizer, CharacterTokenizer, SentencePieceBPETokenizer)
+}
 
 
 def load_tokenizer(folder):
-    """The tokenizer whose tokenizer.json lies in `folder`: one of ours, or another project's byte-level BPE.
+    """The tokenizer whose tokenizer.json lies in `folder`: one of ours, or another project's BPE.
 
     Errors: UserError for a missing or damaged file, or one of a kind that is not here.
     """

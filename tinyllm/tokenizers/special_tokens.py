@@ -1,4 +1,4 @@
-"""Special tokens: names that stand for one id each, beside the ordinary tokens."""
+"""Named tokens: names that stand for one id each, beside the ordinary tokens. The special ones command the model."""
 
 import re
 
@@ -18,6 +18,12 @@ def number_special_tokens(names, first):
         if names.count(name) > 1:
             raise UserError(f"special token {name!r} is named twice; name each once")
     return {name: first + place for place, name in enumerate(names)}
+
+
+def check_id(token):
+    """UserError unless `token` can be an id."""
+    if type(token) is not int or not 0 <= token < 2**31:
+        raise UserError(f"a token id must be a whole number from 0 to 2^31 - 1 (an int32); got {token!r}")
 
 
 def split_at(names, text):

@@ -1,5 +1,6 @@
-"""What all tokenizers share: special tokens, decoding, the hash of the vocabulary, the folder they are saved in."""
+"""What all tokenizers share: named tokens, chats, decoding, the hash of the vocabulary, the folder for saving."""
 
+import copy
 import json
 from functools import cached_property
 from pathlib import Path
@@ -9,10 +10,12 @@ import numpy as np
 from tinyllm.errors import UserError
 from tinyllm.files import read_json, sha256_of, write_json
 from tinyllm.tokenizers.byte_symbols import spell
-from tinyllm.tokenizers.huggingface import parsed, sign, signature
-from tinyllm.tokenizers.special_tokens import END_OF_TEXT, split_at
+from tinyllm.tokenizers.chats import chat_parts
+from tinyllm.tokenizers.huggingface import added_token, named_tokens_of, parsed, sign, signature
+from tinyllm.tokenizers.special_tokens import END_OF_TEXT, check_id, number_special_tokens, split_at
 from tinyllm.tokenizers.streaming import StreamDecoder
 from tinyllm.tokenizers.texts import check_text, check_texts
+from tinyllm.tokenizers.tokenizer_config import read_config, write_config
 
 FILE_NAME = "tokenizer.json"
 
@@ -20,36 +23,72 @@ FILE_NAME = "tokenizer.json"
 class Tokenizer:
     """Text to token ids and back. A subclass says how ordinary text is encoded and what its file looks like.
 
-    tokens: dict id -> bytes of the ordinary tokens. special_tokens: dict name -> id of the special ones.
+    special_tokens: dict name -> id of tokens that command the model; text becomes one only where the caller says so.
+    added_tokens: dict name -> id of words added to a finished vocabulary; text always becomes them.
+    config: what a tokenizer_config.json beside the vocabulary said and `save` writes back: the names "bos_token",
+    "eos_token", "unk_token", "pad_token", and "chat_template". Nothing here depends on it.
     """
 
     kind = None  # the name the file and the hash carry
+    words_bring_spaces = False  # a token that begins a word begins with a space, which no text begins with
 
-    def __init__(self, tokens, special_tokens):
+    def __init__(self, tokens, special_tokens, added_tokens=None):
+        """tokens: dict id -> bytes of the ordinary tokens; special_tokens, added_tokens: dict name -> id."""
         self.special_tokens = dict(special_tokens)
+        self.added_tokens = dict(added_tokens or {})
+        self.config = {}
         self._check(tokens)
-        self._tokens = tokens | {token: name.encode("utf-8") for name, token in special_tokens.items()}
+        self._ordinary = tokens
+        named = self.special_tokens | self.added_tokens
+        self._tokens = tokens | {token: name.encode("utf-8") for name, token in named.items()}
         self.vocab_size = max(self._tokens) + 1
-        self.end_of_text = special_tokens.get(END_OF_TEXT)
+        self.end_of_text = self.special_tokens.get(END_OF_TEXT)
 
     def _check(self, tokens):
-        """UserError where an id is no id, or a name or id of a special token also means something else."""
-        names = {self._spelling(content) for content in tokens.values()} if self.special_tokens else ()
+        """UserError where an id is no id, or a name or id of a named token also means something else."""
+        named = [("special", *item) for item in self.special_tokens.items()]
+        named += [("added", *item) for item in self.added_tokens.items()]
+        names = self._spellings(tokens) if named else set()
         taken = set(tokens)
-        for token in (*tokens, *self.special_tokens.values()):
-            if type(token) is not int or not 0 <= token < 2**31:
-                raise UserError(f"a token id must be a whole number from 0 to 2^31 - 1 (an int32); got {token!r}")
-        for name, token in self.special_tokens.items():
+        for token in tokens:
+            check_id(token)
+        for sort, name, token in named:
             check_text(name)
+            check_id(token)
             if not name or name in names:
-                raise UserError(f"special token {name!r} is also ordinary text; choose a name such as '<|end|>'")
+                raise UserError(f"{sort} token {name!r} is also ordinary text; choose a name such as '<|end|>'")
             if token in taken:
-                raise UserError(f"special token {name!r} has the id {token} of another token; give it one of its own")
+                raise UserError(f"{sort} token {name!r} has the id {token} of another token; give it one of its own")
+            names.add(name)
             taken.add(token)
+
+    def _spellings(self, tokens):
+        """The set of all spellings that the file has for the ordinary tokens."""
+        return {self._spelling(content) for content in tokens.values()}
 
     def _spelling(self, content):
         """How the file spells a token of these bytes."""
         return spell(content)
+
+    def with_tokens(self, special_tokens=(), added_tokens=()):
+        """This tokenizer with more names, which get the ids from vocab_size on, the special ones first.
+
+        A model needs an embedding for each of the new ids. Errors: UserError for a name that is already taken.
+        """
+        special_tokens = number_special_tokens(special_tokens, self.vocab_size)
+        added_tokens = number_special_tokens(added_tokens, self.vocab_size + len(special_tokens))
+        for name in (*special_tokens, *added_tokens):
+            if name in self.special_tokens or name in self.added_tokens:
+                raise UserError(f"the tokenizer has the token {name!r} already; leave it out")
+        return self._with_named(self.special_tokens | special_tokens, self.added_tokens | added_tokens)
+
+    def _with_named(self, special_tokens, added_tokens):
+        """This tokenizer with exactly these special and added tokens."""
+        other = copy.copy(self)
+        other.__dict__.pop("vocabulary_hash", None)
+        Tokenizer.__init__(other, self._ordinary, special_tokens, added_tokens)
+        other.config = dict(self.config)
+        return other
 
     def encode(self, text, *, allowed_special=(), disallowed_special=()):
         """Token ids of `text`, a list of int.
@@ -59,13 +98,10 @@ class Tokenizer:
         occur in the text, or "all" (which means all that are not allowed).
         Errors: UserError (a ValueError) for a disallowed name in the text, an unknown name, a lone surrogate.
         """
-        ids = []
-        for place, part in enumerate(self._parts(text, allowed_special, disallowed_special)):
-            ids += [self.special_tokens[part]] if place % 2 else self._encode_ordinary(part)
-        return ids
+        return self._encode_named(text, self._names_in(text, allowed_special, disallowed_special))
 
-    def _parts(self, text, allowed_special, disallowed_special):
-        """The text cut at the special tokens that may arise: ordinary text at even places, their names at odd ones."""
+    def _names_in(self, text, allowed_special, disallowed_special):
+        """The set of names that become their ids in a text; UserError where it, or an argument of encode, is wrong."""
         check_text(text)
         allowed = self._named(allowed_special, "allowed_special")
         disallowed = self._named(disallowed_special, "disallowed_special")
@@ -77,7 +113,34 @@ class Tokenizer:
                     f"the text contains the special token {name!r}, which is disallowed here; take it out of the text, "
                     f"or pass allowed_special={{{name!r}}} to get its id, or disallowed_special=() to read it as text"
                 )
-        return split_at(allowed, text)
+        return allowed | set(self.added_tokens)
+
+    def _encode_named(self, text, names, before=None):
+        """Token ids of text that follows the id `before` (None: nothing), where `names` are the tokens they name."""
+        ids = []
+        for part, token in self._stretches(text, names, before):
+            ids += self._encode_ordinary(part) if token is None else [token]
+        return ids
+
+    def _stretches(self, text, names, before=None):
+        """Yield a text cut at names, as (prepared ordinary text, None) or ("", id of a name)."""
+        for place, part in enumerate(split_at(names, text)):
+            if place % 2:
+                before = self.special_tokens[part] if part in self.special_tokens else self.added_tokens[part]
+                yield "", before
+            else:
+                yield self._prepared(part, before), None
+
+    def encode_chat(self, messages, template="tinyllm", *, add_generation_prompt=False):
+        """Token ids of a chat, a list of int. A message can never command the model: its text stays ordinary text.
+
+        messages: list of {"role": "system", "user" or "assistant", "content": str}. template: "tinyllm", "chatml",
+        "llama3" or a ChatTemplate (`tinyllm.tokenizers.chats`). add_generation_prompt: end where the assistant's next
+        words begin. Errors: UserError for another role or key, a content that is no text, a tokenizer that lacks a
+        token of the template.
+        """
+        parts = chat_parts(self, messages, template, add_generation_prompt=add_generation_prompt)
+        return [token for ids, _ in parts for token in ids]
 
     def _named(self, names, argument):
         """The set of special tokens meant by an argument of encode."""
@@ -93,8 +156,18 @@ class Tokenizer:
             raise UserError(f"{argument} names {unknown[0]!r}, but this tokenizer's special tokens are: {known}")
         return set(names)
 
+    def _prepared(self, text, before):
+        """What `_encode_ordinary` is given of text that follows the id `before` (None: nothing): normalized, or with a
+        space in front, where a subclass does so.
+        """
+        return text
+
+    def _begins(self, before):
+        """Whether text that follows the id `before` begins a stretch of ordinary text: after nothing, or a name."""
+        return before is None or before not in self._ordinary
+
     def _encode_ordinary(self, text):
-        """Token ids of text in which nothing is special."""
+        """Token ids of prepared text in which nothing is named."""
         raise NotImplementedError
 
     def _encode_ordinary_to_array(self, text):
@@ -103,10 +176,10 @@ class Tokenizer:
 
     def encode_to_array(self, text, *, allowed_special=(), disallowed_special=()):
         """`encode` as a one-dimensional int32 array, without a list on the way where a subclass knows how."""
-        parts = self._parts(text, allowed_special, disallowed_special)
+        names = self._names_in(text, allowed_special, disallowed_special)
         arrays = [
-            np.array([self.special_tokens[part]], np.int32) if place % 2 else self._encode_ordinary_to_array(part)
-            for place, part in enumerate(parts)
+            self._encode_ordinary_to_array(part) if token is None else np.array([token], np.int32)
+            for part, token in self._stretches(text, names)
         ]
         return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
 
@@ -117,13 +190,17 @@ class Tokenizer:
             for text in check_texts(texts)
         ]
 
-    def decode(self, ids, errors="replace"):
+    def decode(self, ids, errors="replace", *, continuing=False):
         """The text of token ids (a list or a one-dimensional array); special tokens give their names.
 
         errors: what to do with bytes that are not UTF-8, as in `bytes.decode`: "replace" (by U+FFFD), "ignore" or
-        "strict" (UnicodeDecodeError). Errors: UserError for an id outside the vocabulary.
+        "strict" (UnicodeDecodeError). continuing: the text goes on another one, such as a prompt; where words bring
+        their spaces, the first one's stays. Errors: UserError for an id outside the vocabulary.
         """
-        return self.decode_bytes(ids).decode("utf-8", errors)
+        content = self.decode_bytes(ids)
+        if self.words_bring_spaces and not continuing:
+            content = content.removeprefix(b" ")
+        return content.decode("utf-8", errors)
 
     def decode_bytes(self, ids):
         """The exact bytes of token ids: what `decode` shows as U+FFFD is still itself here."""
@@ -140,9 +217,13 @@ class Tokenizer:
                 "decode with the tokenizer that made the ids"
             ) from None
 
-    def stream_decoder(self, errors="replace"):
-        """A StreamDecoder: `.push(id)` gives text as it completes, `.finish()` the rest."""
-        return StreamDecoder(self, errors)
+    def drops_space_after(self, token):
+        """Whether decoding leaves out a space that the token after this id begins with."""
+        return False
+
+    def stream_decoder(self, errors="replace", *, continuing=False):
+        """A StreamDecoder: `.push(id)` gives text as it completes, `.finish()` the rest. continuing: as in `decode`."""
+        return StreamDecoder(self, errors, continuing)
 
     @cached_property
     def vocabulary_hash(self):
@@ -152,11 +233,20 @@ class Tokenizer:
     def _identity(self):
         """What the hash is taken of; a subclass adds what else decides its ids."""
         tokens = {token: content.hex() for token, content in self._tokens.items()}
-        return {"kind": self.kind, "tokens": tokens, "special_tokens": self.special_tokens}
+        added = {"added_tokens": self.added_tokens} if self.added_tokens else {}
+        return {"kind": self.kind, "tokens": tokens, "special_tokens": self.special_tokens} | added
 
     def save(self, folder):
-        """Write `folder/tokenizer.json` in Hugging Face's format, atomically."""
-        write_json(Path(folder) / FILE_NAME, sign(self._to_json(), self.kind, self.vocabulary_hash))
+        """Write `folder/tokenizer.json` in Hugging Face's format, atomically, and tokenizer_config.json if there is a
+        `config` to keep.
+        """
+        content = self._to_json()
+        content["added_tokens"] += [
+            added_token(name, token, special=False) for name, token in self.added_tokens.items()
+        ]
+        content["model"]["vocab"] |= self.added_tokens
+        write_json(Path(folder) / FILE_NAME, sign(content, self.kind, self.vocabulary_hash))
+        write_config(folder, self.config)
 
     @classmethod
     def load(cls, folder):
@@ -170,10 +260,17 @@ class Tokenizer:
         kind, expected_hash = signature(content, path)
         if kind != cls.kind:
             raise UserError(f"{path} holds a {kind} tokenizer, not a {cls.kind} one; load_tokenizer(folder) loads any")
-        tokenizer = parsed(cls._from_json, content, path)
+        tokenizer = parsed(cls._with_added_from_json, content, path)
         if expected_hash not in (None, tokenizer.vocabulary_hash):
             raise UserError(f"{path} was changed since it was written (its vocabulary_hash differs); save it again")
+        tokenizer.config = read_config(Path(path).parent)
         return tokenizer
+
+    @classmethod
+    def _with_added_from_json(cls, content):
+        """The tokenizer of a tokenizer.json, with its added tokens."""
+        tokenizer, (_, added_tokens) = cls._from_json(content), named_tokens_of(content)
+        return tokenizer._with_named(tokenizer.special_tokens, added_tokens) if added_tokens else tokenizer
 
     def _to_json(self):
         """The content of tokenizer.json."""

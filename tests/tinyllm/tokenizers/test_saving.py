@@ -1,5 +1,6 @@
 """A tokenizer comes back from its folder as it was, and a damaged folder is refused in one line."""
 
+import base64
 import contextlib
 import copy
 import json
@@ -119,7 +120,7 @@ def test_files_of_another_kind_or_version_or_content(tokenizer, tmp_path):
             load_tokenizer(tmp_path)
 
     refuse("has format_version 2, this tinyllm reads 1; update tinyllm", format_version=2)
-    refuse("of the kind 'unigram', known are bpe, byte, character; update", kind="unigram")
+    refuse("of the kind 'unigram', known are bpe, byte, character, sentencepiece_bpe; update", kind="unigram")
     refuse("was changed since it was written", vocabulary_hash="0" * 64)
     changed = copy.deepcopy(content)
     changed["added_tokens"].append({"id": 1000, "content": "<|new|>"})
@@ -135,24 +136,37 @@ def test_files_of_another_kind_or_version_or_content(tokenizer, tmp_path):
             lambda c: c["model"].update(type="WordPiece"),
             "byte-level BPE with model type 'BPE', got 'WordPiece'",
         ),
-        (lambda c: c.update(normalizer={"type": "NFC"}), "normalizer None, got {'type': 'NFC'}"),
-        (lambda c: c["model"].update(ignore_merges=True), "with ignore_merges None, got True, which tinyllm lacks"),
+        (lambda c: c.update(normalizer={"type": "Lowercase"}), "normalizer None, got {'type': 'Lowercase'}"),
+        (lambda c: c["model"].update(ignore_merges=0.5), "with ignore_merges None, got 0.5, which tinyllm lacks"),
         (lambda c: c["model"].update(dropout=0.1), "with dropout None, got 0.1"),
         (lambda c: c.update(pre_tokenizer=None), "with pre-tokenizers"),
         (lambda c: c.update(pre_tokenizer={"type": "Metaspace"}), "with pre-tokenizers"),
         (
             lambda c: c["pre_tokenizer"]["pretokenizers"][1].update(add_prefix_space=True),
-            "add_prefix_space False",
+            r"add_prefix_space \(after a Split\) False, got True",
         ),
         (lambda c: c["pre_tokenizer"]["pretokenizers"][1].update(use_regex=True), "use_regex .after a Split. False"),
         (lambda c: c["pre_tokenizer"]["pretokenizers"][0].update(invert=True), "behavior and invert of Split"),
         (lambda c: c["added_tokens"][0].update(lstrip=True), "added token '<.end.>' is matched by rules"),
         (lambda c: c["model"]["vocab"].update({"!": 1}), "an id occurs twice in the vocabulary"),
-        (lambda c: c["model"]["vocab"].pop("Ġ"), "is damaged or not what it claims to be|has all 256 bytes"),
+        (lambda c: c["model"]["vocab"].pop("Ġ"), r"merge 0 \('Ġ a'\) joins 'Ġ', which is not in the vocabulary"),
         (lambda c: c["model"]["vocab"].update({"!": -1}), "a token id must be a whole number"),
-        (lambda c: c["model"]["vocab"].update({"日": 900}), "is damaged or not what it claims to be .KeyError"),
-        (lambda c: c["model"]["merges"].append("q q"), "is damaged or not what it claims to be .KeyError"),
-        (lambda c: c["model"]["merges"].append("q"), "is damaged or not what it claims to be .ValueError"),
+        (lambda c: c["model"]["vocab"].update({"日": 900}), r"token '日' \(id 900\) is not in bytes"),
+        (lambda c: c["model"]["merges"].append("q q"), "merge 17 .* but the vocabulary lacks them or what they make"),
+        (lambda c: c["model"]["merges"].append("q"), "merge 17 must be two tokens, got 'q'"),
+        (lambda c: c["model"]["merges"].append(c["model"]["merges"][0]), "merge 17 .* occurs twice"),
+        (lambda c: c["added_tokens"].append(c["added_tokens"][0]), "added token '<.end.>' occurs twice"),
+        (lambda c: c["added_tokens"][0].update(id=3), "gives '<.end.>' the id 273, added_tokens 3"),
+        (lambda c: c["model"]["vocab"].update({"!": 2**31}), "a token id must be a whole number"),
+        (lambda c: c["model"]["vocab"].update({"!": "0"}), "a token id must be a whole number .* got '0'"),
+        (
+            lambda c: (c.update(normalizer={"type": "NFC"}), c["added_tokens"][0].update(normalized=True)),
+            r"'<.end.>' is matched by rules \(normalized\)",
+        ),
+        (
+            lambda c: c.update(pre_tokenizer={"type": "ByteLevel", "add_prefix_space": True, "use_regex": False}),
+            "use_regex .with add_prefix_space. True, got False",
+        ),
         (lambda c: c["model"].pop("vocab"), "is damaged or not what it claims to be .KeyError"),
     ],
 )
@@ -194,24 +208,34 @@ def test_any_damage_is_one_clear_error(tokenizer, tmp_path, data):
         assert load_tokenizer(tmp_path).vocabulary_hash == tokenizer.vocabulary_hash
 
 
+WHOLE = "".join(f"{base64.b64encode(bytes([byte])).decode()} {byte}\n" for byte in range(256))
+
+
 def test_gpt2_and_tiktoken_files_that_are_refused(tmp_path):
     encoder, merges, ranks = tmp_path / "encoder.json", tmp_path / "vocab.bpe", tmp_path / "x.tiktoken"
     encoder.write_text('{"a": 0}')
     with pytest.raises(UserError, match=r"vocab\.bpe does not exist"):
         BPETokenizer.from_gpt2(encoder, merges)
     merges.write_text("#version: 0.2\na b\n")
-    with pytest.raises(UserError, match=r"encoder.json with .*vocab.bpe is damaged .*KeyError: 'b'"):
+    with pytest.raises(UserError, match=r"encoder.json with .*vocab.bpe: line 2 .*'b' is not in the vocabulary"):
         BPETokenizer.from_gpt2(encoder, merges)
     merges.write_bytes(b"\xff\xfe")
     with pytest.raises(UserError, match=r"vocab\.bpe is not UTF-8 text"):
         BPETokenizer.from_gpt2(encoder, merges)
     for lines, message in (
-        ("IQ==", "x.tiktoken is damaged"),
-        ("IQ== 0\nIQ== 1", "a token or an id occurs twice"),
-        ("IQ== 0\nIg== 1\nISEi 2", "the token b'!!\"' is not made of two earlier tokens"),
-        ("IQ== 0", "expected a byte-level vocabulary"),
-        ("!", "x.tiktoken is damaged"),
-        ("", "x.tiktoken is damaged"),
+        ("IQ==", "x.tiktoken: line 1 .'IQ=='. is not a token in base64, one space and an id"),
+        ("IQ== 0\n\nIQ== 1", "line 3 .* a token or an id occurs twice, or is none: the token b'!'"),
+        ("IQ== 0\nIg== 0", "line 2 .* a token or an id occurs twice, or is none: the id 0"),
+        (WHOLE + "ISEi 256", "line 257: the token b'!!\"' is not made of two earlier tokens"),
+        ("IQ== 0", "expected a byte-level vocabulary, which has all 256 bytes; the byte 0x00 is missing"),
+        ("IQ== 0\nI 1", "line 2: 'I' is not base64"),
+        ("IQ== 0\nIQé= 1", "line 2: 'IQé=' is not base64"),
+        ("IQ== 0\n= 1", "line 2"),
+        ("IQ== 0\nIg== -1", "line 2 .* is not a token in base64"),
+        ("IQ== 0\nIg== ١", "line 2 .* is not a token in base64"),
+        ("IQ== 3000000000", "a token id must be a whole number"),
+        ("!", "line 1 .'!'. is not a token in base64"),
+        ("", "all 256 bytes; the byte 0x00 is missing"),
     ):
         ranks.write_text(lines)
         with pytest.raises(UserError, match=message):
