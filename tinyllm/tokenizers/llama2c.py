@@ -71,7 +71,7 @@ def write_llama2c(pieces, scores, special_tokens):
     parts = [struct.pack("<i", max(map(len, texts)))]
     for token, text in enumerate(texts):
         score = scores.get(token, 0.0)
-        if score != np.float32(score):
+        if score != float(np.float32(score)):
             raise UserError(f"tokenizer.bin has float32 scores, and that of id {token} ({score!r}) is none; round them")
         parts += struct.pack("<fi", score, len(text)), text
     return b"".join(parts)

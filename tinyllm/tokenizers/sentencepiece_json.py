@@ -5,6 +5,8 @@ undoes it. The format has no scores: merges stand in it in all ways two pieces m
 the scores beside them.
 """
 
+import functools
+
 from tinyllm.tokenizers.huggingface import expect, pairs_of, special_tokens_of, tokenizer_json, vocabulary_of
 from tinyllm.tokenizers.sentencepiece_pieces import SPACE, byte_of
 
@@ -18,6 +20,7 @@ DECODERS = [
     {"type": "Fuse"},
 ]
 STRIP = {"type": "Strip", "content": " ", "start": 1, "stop": 0}
+check = functools.partial(expect, kind="Llama 2's kind of BPE")
 
 
 def sentencepiece_json(pieces, scores, pairs, special_tokens, unknown, prefix, byte_fallback):
@@ -51,19 +54,19 @@ def sentencepiece_json(pieces, scores, pairs, special_tokens, unknown, prefix, b
 def sentencepiece_from_json(content):
     """The arguments of SentencePieceBPETokenizer, as a dict, that a tokenizer.json describes."""
     model = content["model"]
-    expect(model.get("type", "BPE"), ["BPE"], "model type")
+    check(model.get("type", "BPE"), ["BPE"], "model type")
     for option in ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "ignore_merges"):
-        expect(model.get(option), [None, "", 0, False], option)
+        check(model.get(option), [None, "", 0, False], option)
     special_tokens = special_tokens_of(content)
     prefix = prefix_of(content.get("normalizer"), content.get("pre_tokenizer"))
     steps = DECODERS if prefix == "never" else [*DECODERS, STRIP]
-    expect(content.get("decoder"), [{"type": "Sequence", "decoders": steps}], "decoder")
+    check(content.get("decoder"), [{"type": "Sequence", "decoders": steps}], "decoder")
     vocabulary = vocabulary_of(content)
     pieces = {token: piece for piece, token in vocabulary.items()}
     bytes_known = len({byte_of(piece) for piece in vocabulary} - {None})
-    expect(bool(model.get("byte_fallback")), [bytes_known > 0], f"byte_fallback (for {bytes_known} bytes)")
+    check(bool(model.get("byte_fallback")), [bytes_known > 0], f"byte_fallback (for {bytes_known} bytes)")
     # Where every byte is known nothing is unknown, and it does not matter what would become of it.
-    expect(bool(model.get("fuse_unk")) or bytes_known == 256, [True], "fuse_unk")
+    check(bool(model.get("fuse_unk")) or bytes_known == 256, [True], "fuse_unk")
     parts = {"special_tokens": special_tokens, "unknown": model.get("unk_token"), "prefix": prefix}
     if "scores" in model:
         return parts | {"pieces": pieces, "scores": dict(model["scores"])}
@@ -73,12 +76,12 @@ def sentencepiece_from_json(content):
 def prefix_of(normalizer, pre_tokenizer):
     """Which of DUMMY_PREFIXES a normalizer and a pre-tokenizer make."""
     if pre_tokenizer is None:
-        expect(normalizer, [*NORMALIZERS.values()], "normalizer")
+        check(normalizer, [*NORMALIZERS.values()], "normalizer")
         return next(prefix for prefix, known in NORMALIZERS.items() if known == normalizer)
-    expect(normalizer, [None], "normalizer")
-    expect(pre_tokenizer["type"], ["Metaspace"], "pre-tokenizer")
-    expect(pre_tokenizer["replacement"], [SPACE], "replacement")
-    expect(pre_tokenizer.get("split", True), [False], "split")
+    check(normalizer, [None], "normalizer")
+    check(pre_tokenizer["type"], ["Metaspace"], "pre-tokenizer")
+    check(pre_tokenizer["replacement"], [SPACE], "replacement")
+    check(pre_tokenizer.get("split", True), [False], "split")
     scheme = pre_tokenizer["prepend_scheme"]
-    expect(scheme, ["always", "first", "never"], "prepend_scheme")
+    check(scheme, ["always", "first", "never"], "prepend_scheme")
     return next((prefix for prefix, known in METASPACES.items() if known == scheme), "never")
