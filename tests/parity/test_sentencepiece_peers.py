@@ -1,4 +1,4 @@
-"""The same ids and texts as Hugging Face's `tokenizers` and Google's `sentencepiece` for one SentencePiece vocabulary."""
+"""The same ids and texts as Hugging Face's `tokenizers` and Google's `sentencepiece`, of one vocabulary."""
 
 import io
 import json

@@ -25,6 +25,8 @@ def parts_of_gpt2(vocabulary, lines):
     An entry that is neither one byte nor made by a merge can only be a special token: the files have no other word
     for it.
     """
+    if not isinstance(vocabulary, dict):
+        raise UserError(f"the vocabulary must be an object of tokens and ids, got a {type(vocabulary).__name__}")
     merges = {}
     for number, line in lines.items():
         if line.startswith("#version"):
@@ -50,7 +52,8 @@ def gpt2_files(tokens, merges, special_tokens):
     """(content of encoder.json, lines of vocab.bpe); UserError where `parts_of_gpt2` would read something else."""
     vocabulary = {spell(content): token for token, content in tokens.items()} | special_tokens
     lines = [VERSION, *(f"{spell(tokens[left])} {spell(tokens[right])}" for left, right in merges)]
-    if parts_of_gpt2(vocabulary, dict(enumerate(lines, 1))) != (tokens, merges, special_tokens):
+    one_letter = any(len(name) == 1 for name in special_tokens)
+    if one_letter or parts_of_gpt2(vocabulary, dict(enumerate(lines, 1))) != (tokens, merges, special_tokens):
         raise UserError(
             "GPT-2's files hold single bytes, what merges make, and special tokens of several letters; use save"
         )

@@ -17,7 +17,8 @@ from tinyllm.tokenizers.sentencepiece import DUMMY_PREFIXES
 
 SPECIAL = {"<unk>": 0, "<s>": 1, "</s>": 2}
 BYTES = {3 + byte: f"<0x{byte:02X}>" for byte in range(256)}
-WORDS = ["▁t", "he", "▁the", "▁▁", "▁d", "og", "▁dog", "aa", "aaa", "é▁", "日本", *"▁thedogaé日本<0x4>1|s/"]
+WORDS = ("▁t", "he", "▁the", "▁▁", "▁d", "og", "▁dog", "aa", "aaa", "é▁", "日本", *"▁thedogaé日本<0x4>1|s/")
+PIECES = tuple(dict.fromkeys(WORDS))
 
 
 def vocabulary(pieces, byte_fallback=True):
@@ -27,7 +28,7 @@ def vocabulary(pieces, byte_fallback=True):
     return known, {token: 0.0 if token < 259 and byte_fallback else -float(token) for token in known}
 
 
-def tokenizer_of(pieces=tuple(dict.fromkeys(WORDS)), byte_fallback=True, **options):
+def tokenizer_of(pieces=PIECES, byte_fallback=True, **options):
     return SentencePieceBPETokenizer(*vocabulary(pieces, byte_fallback), special_tokens=SPECIAL, **options)
 
 
@@ -216,18 +217,19 @@ def test_llama2c_round_trip(binary, tmp_path):
     assert again.vocabulary_hash == tokenizer.vocabulary_hash
     again.to_llama2c(tmp_path / "again.bin")
     assert (tmp_path / "again.bin").read_bytes() == binary
-    assert struct.unpack_from("<ifi5s", binary) == (max(len(p.encode()) for p in WORDS + ["<0x00>"]), 0.0, 5, b"<unk>")
+    assert struct.unpack_from("<ifi5s", binary) == (max(len(p.encode()) for p in (*WORDS, "<0x00>")), 0.0, 5, b"<unk>")
 
 
 def test_llama2c_files_that_end_anywhere(binary, tmp_path):
-    for end in range(0, len(binary), 7):
-        try:
-            cut = loaded(binary[:end], tmp_path)
-        except UserError as error:
-            assert str(tmp_path / "tokenizer.bin") in str(error)
-            assert "\n" not in str(error)
-        else:  # between two pieces nothing shows that more should follow
-            assert set(cut._pieces.items()) < set(tokenizer._pieces.items())
+    ends = {4}  # between two entries, where nothing shows that more should follow
+    while max(ends) < len(binary):
+        ends.add(max(ends) + 8 + struct.unpack_from("<i", binary, max(ends) + 4)[0])
+    for end in range(0, len(binary), 5):
+        if end not in ends:
+            with pytest.raises(UserError, match=rf"^{tmp_path}/tokenizer\.bin: .*(fetch|damaged|another file)[^\n]*$"):
+                loaded(binary[:end], tmp_path)
+        elif end > max(ends) - 200:
+            assert set(loaded(binary[:end], tmp_path)._pieces.items()) < set(tokenizer._pieces.items())
 
 
 @settings(max_examples=300, deadline=None)
