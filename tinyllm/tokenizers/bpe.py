@@ -58,6 +58,9 @@ class BPETokenizer(Tokenizer):
         """
         super().__init__(tokens, special_tokens, added_tokens)
         ids = {content: token for token, content in tokens.items()}
+        if len(ids) != len(tokens):
+            twice = next(content for token, content in tokens.items() if ids[content] != token)
+            raise UserError(f"the token {twice!r} occurs twice in the vocabulary; give each bytes of its own")
         missing = [byte for byte in range(256) if bytes([byte]) not in ids]
         if missing:
             raise UserError(

@@ -247,6 +247,12 @@ def test_a_vocabulary_without_all_bytes_is_refused():
         BPETokenizer({0: b"a"}, [], "gpt2", {})
 
 
+def test_a_vocabulary_with_the_same_token_twice_is_refused():
+    tokens = {token: bytes([byte]) for token, byte in enumerate(BYTE_ORDER)}
+    with pytest.raises(UserError, match="the token b'!' occurs twice in the vocabulary"):
+        BPETokenizer(tokens | {256: b"!"}, [], "gpt2", {})
+
+
 @pytest.mark.parametrize(
     ("special_tokens", "message"),
     [
