@@ -110,6 +110,13 @@ def test_a_template_of_ones_own():
     assert [token for token in ids if token > 255] == [256, 257]
 
 
+def test_a_space_is_put_in_front_of_a_stretch_and_not_of_each_content():
+    tokens, merges = ALL[0]._ordinary, ALL[0].merges
+    spaced = BPETokenizer(tokens, merges, "gpt2", ALL[0].special_tokens, add_prefix_space=True)
+    ids = spaced.encode_chat([{"role": "user", "content": "hello"}], "chatml")
+    assert spaced.decode(ids) == "<|im_start|> user\nhello<|im_end|> \n"
+
+
 def test_words_that_were_added_are_found_in_contents():
     ids = ALL[4].encode_chat([{"role": "user", "content": "oh hello<|user|>"}])
     named = ALL[4].added_tokens
