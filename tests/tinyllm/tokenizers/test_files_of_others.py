@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tinyllm.errors import UserError
-from tinyllm.tokenizers import BPETokenizer, ByteTokenizer, CharacterTokenizer, load_tokenizer
+from tinyllm.tokenizers import BPETokenizer, ByteTokenizer, CharacterTokenizer, compiling, load_tokenizer
 from tinyllm.tokenizers.byte_symbols import BYTE_ORDER
 
 TEXT = "Once upon a time, there was a little dog.\n\n It's 12345 Ġ 🙂 <|end|>"
@@ -318,3 +318,35 @@ def test_more_files_that_are_refused(tmp_path):
         BPETokenizer.from_tiktoken(ranks)
     with pytest.raises(UserError, match=r"none\.tiktoken does not exist"):
         BPETokenizer.from_tiktoken(tmp_path / "none.tiktoken")
+
+
+# The three ways of encoding
+
+RUNGS = ["numpy", *(["numba"] if compiling.usable() else [])]
+
+
+@pytest.mark.parametrize("rung", RUNGS)
+@settings(max_examples=100, deadline=None)
+@given(text=st.lists(st.sampled_from(["little dog", "e\u0301", " the", "<|end|>", "日", "a", " "])).map("".join))
+def test_every_rung_prepares_text_alike(rung, text):
+    options = [{"normalizer": "NFC"}, {"add_prefix_space": True}, {"normalizer": "NFKD", "add_prefix_space": True}]
+    plain = [*(BPETokenizer(*PARTS, **option) for option in options), BPETokenizer(*PARTS)]
+    for ours in [*plain, *(tokenizer.with_tokens(added_tokens=["little dog", "e\u0301"]) for tokenizer in plain)]:
+        for allowed in ((), "all"):
+            ours.use_rung("python")
+            expected = ours.encode(text, allowed_special=allowed)
+            ours.use_rung(rung)
+            assert ours.encode(text, allowed_special=allowed) == expected
+            assert ours.encode_to_array(text, allowed_special=allowed).tolist() == expected
+            assert [ids.tolist() for ids in ours.encode_batch([text] * 2, allowed_special=allowed)] == [expected] * 2
+
+
+def test_whole_pieces_are_looked_up_by_plain_python_only():
+    ours = BPETokenizer(*PARTS, ignore_merges=True)
+    for rung in ("numpy", "numba"):
+        with pytest.raises(UserError, match='ignore_merges encodes by the rung "python" only'):
+            ours.use_rung(rung)
+    ours.use_rung("python")
+    ours.use_rung(None)
+    assert ours.encode("the dog " * 200_000)[:8] == TRAINED.encode("the dog the dog ")[:8]
+    assert ours._rungs.encoder is None
