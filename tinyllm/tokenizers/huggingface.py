@@ -108,7 +108,10 @@ def named_tokens_of(content):
         flags = [flag for flag in ("single_word", "lstrip", "rstrip") if token.get(flag)]
         flags += ["normalized"] if token.get("normalized") and content.get("normalizer") is not None else []
         if flags:
-            raise UserError(f"added token {name!r} is matched by rules ({', '.join(flags)}) that tinyllm lacks")
+            raise UserError(
+                f"added token {name!r} is matched by rules ({', '.join(flags)}) that tinyllm lacks; set them to false "
+                "in the file if you can do without them"
+            )
         if name in special_tokens or name in added_tokens:
             raise UserError(f"added token {name!r} occurs twice; name each once")
         (special_tokens if token.get("special", True) else added_tokens)[name] = token["id"]

@@ -4,10 +4,12 @@ Both are kept and written back; nothing is done with them here. A chat template 
 this part of the project does not run (`tinyllm.tokenizers.chats` has templates that are data).
 """
 
+import json
 from pathlib import Path
 
 from tinyllm.errors import UserError
 from tinyllm.files import read_json, read_text, write_json
+from tinyllm.tokenizers.texts import check_text
 
 FILE_NAME = "tokenizer_config.json"
 TEMPLATE_FILE_NAME = "chat_template.jinja"  # where newer versions of transformers keep the template
@@ -32,7 +34,12 @@ def read_config(folder):
     # A text, or a list of {"name": ..., "template": ...} where a model has several.
     if not isinstance(chat_template, (str, list, type(None))):
         raise UserError(f"{path}: chat_template must be a text or a list, got {chat_template!r}; correct it")
-    return config if chat_template is None else config | {"chat_template": chat_template}
+    config |= {} if chat_template is None else {"chat_template": chat_template}
+    try:
+        check_text(json.dumps(config, ensure_ascii=False))
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    return config
 
 
 def write_config(folder, config):

@@ -183,6 +183,7 @@ def test_the_config_is_kept(tmp_path):
         ('{"bos_token": 5}', "tokenizer_config.json: bos_token must be the name of a token, got 5"),
         ('{"eos_token": {"name": "x"}}', "eos_token must be the name of a token"),
         ('{"chat_template": 5}', "chat_template must be a text or a list, got 5"),
+        ('{"chat_template": [{"name": "\\ud800"}]}', "tokenizer_config.json: the text has a lone surrogate"),
         ('{"bos_token": "a", "bos_token": "b"}', "the name 'bos_token' occurs twice in one object"),
     ],
 )

@@ -12,7 +12,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tinyllm.errors import UserError
-from tinyllm.tokenizers import BPETokenizer, ByteTokenizer, CharacterTokenizer, load_tokenizer
+from tinyllm.tokenizers import (
+    BPETokenizer,
+    ByteTokenizer,
+    CharacterTokenizer,
+    SentencePieceBPETokenizer,
+    load_tokenizer,
+)
 
 TEXT = "Once upon a time, there was a little dog.\n\n It's 12345 Ġ 🙂 <|end|>"
 ALL = [
@@ -22,7 +28,14 @@ ALL = [
     ByteTokenizer(),
     ByteTokenizer([]),
     CharacterTokenizer.train([TEXT], ["<|end|>"]),
+    CharacterTokenizer.train([TEXT], ["<|end|>"]).with_tokens(["<|more|>"], ["little dog", "time"]),
+    SentencePieceBPETokenizer(
+        dict(enumerate([*(f"<0x{byte:02X}>" for byte in range(256)), "▁", "d", "o", "g", "▁d", "og", "▁dog"], 3)),
+        dict(enumerate([-0.5 * rank for rank in range(263)], 3)),
+        special_tokens={"<unk>": 0, "<s>": 1, "<|end|>": 2},
+    ),
 ]
+ALL.append(BPETokenizer(ALL[1]._ordinary, ALL[1].merges, "gpt2", {}, normalizer="NFKC", add_prefix_space=True))
 each = pytest.mark.parametrize("tokenizer", ALL, ids=lambda tokenizer: f"{tokenizer.kind}{tokenizer.vocab_size}")
 
 
