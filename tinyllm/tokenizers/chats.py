@@ -53,7 +53,7 @@ def chat_parts(tokenizer, messages, template="tinyllm", *, add_generation_prompt
     That is what a model learns from a chat, and what it writes when it continues one. Arguments and errors: as in
     `Tokenizer.encode_chat`.
     """
-    template = find_template(template, tokenizer)
+    template = find_template(template)
     messages = [checked_message(message, number) for number, message in enumerate(as_list(messages))]
     writer = ChatWriter(tokenizer, template)
     parts = [(writer.template_ids(template.begin), False)]
@@ -95,7 +95,7 @@ class ChatWriter:
         return ids
 
 
-def find_template(template, tokenizer):
+def find_template(template):
     """The ChatTemplate meant by a name or by itself."""
     if isinstance(template, ChatTemplate):
         return template

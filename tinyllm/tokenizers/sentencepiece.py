@@ -36,6 +36,7 @@ REMEMBERED_LENGTH = 40
 class SentencePieceBPETokenizer(Tokenizer):
     """BPE over scored pieces of text. decode(encode(text)) is the text, but for "▁" itself, which becomes a space.
 
+    (With the prefixes of "Metaspace" a space at the beginning is lost, and without byte fallback unknown characters.)
     `encode` puts no <s> in front: whoever runs a model that expects it writes [special_tokens["<s>"], *ids].
     """
 
@@ -94,12 +95,7 @@ class SentencePieceBPETokenizer(Tokenizer):
         for word in WORD.findall(text) if self._has_words else [text]:
             known = self._remembered.get(word)
             ids += self._encode_word(word) if known is None else known
-        if self._unknown_id in ids:  # several unknown characters in a row are one unknown token
-            unknown = self._unknown_id
-            ids = [
-                token for place, token in enumerate(ids) if place == 0 or token != unknown or ids[place - 1] != token
-            ]
-        return ids
+        return once_in_a_row(ids, self._unknown_id) if self._unknown_id in ids else ids
 
     def _has_prefix(self, before):
         """Whether text that follows the token id `before` (None: nothing) gets a "▁" in front."""
@@ -196,6 +192,11 @@ class SentencePieceBPETokenizer(Tokenizer):
             raise UserError("tokenizer.bin cannot say that a tokenizer has added tokens or no dummy prefix; use save")
         with atomic_write(file) as opened:
             opened.write(write_llama2c(self._pieces, self._scores, self.special_tokens))
+
+
+def once_in_a_row(ids, unknown):
+    """The ids with one unknown token for several in a row, as SentencePiece has it."""
+    return [token for token, before in zip(ids, [None, *ids], strict=False) if not token == before == unknown]
 
 
 def ids_of_pieces(pieces):

@@ -45,7 +45,8 @@ def read_config(folder):
 def write_config(folder, config):
     """Write a tokenizer_config.json that transformers' AutoTokenizer reads, if there is something to keep.
 
-    An older one in the folder is written over in any case: it belongs to another tokenizer.
+    An older one in the folder is written over in any case, and its chat_template.jinja removed: they belong to another
+    tokenizer.
     """
     path, template = Path(folder) / FILE_NAME, Path(folder) / TEMPLATE_FILE_NAME
     if config or path.exists():
