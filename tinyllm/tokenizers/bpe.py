@@ -15,7 +15,7 @@ from tinyllm.tokenizers.bpe_merging import merge_ids
 from tinyllm.tokenizers.bpe_rungs import Rungs
 from tinyllm.tokenizers.bpe_training import learn_merges
 from tinyllm.tokenizers.byte_symbols import BYTE_ORDER
-from tinyllm.tokenizers.huggingface import ANYTHING, NORMAL_FORMS, bpe_from_json, bpe_json, parsed
+from tinyllm.tokenizers.huggingface import NORMAL_FORMS, bpe_from_json, bpe_json, parsed
 from tinyllm.tokenizers.patterns import PATTERNS, pattern_text, splitter
 from tinyllm.tokenizers.special_tokens import END_OF_TEXT, number_special_tokens, split_at
 from tinyllm.tokenizers.texts import check_texts
@@ -69,20 +69,23 @@ class BPETokenizer(Tokenizer):
             )
         self.pattern = pattern_text(pattern)
         self.merges = merges
-        if normalizer not in (None, *NORMAL_FORMS):
-            raise UserError(f"normalizer must be None or one of {', '.join(NORMAL_FORMS)}; got {normalizer!r}")
-        if add_prefix_space and self.pattern not in (PATTERNS["gpt2"], ANYTHING):
-            raise UserError(
-                'add_prefix_space goes with the pattern "gpt2" only: tokenizer.json knows no other; leave it'
-            )
-        self.normalizer, self.add_prefix_space, self.ignore_merges = normalizer, add_prefix_space, ignore_merges
-        self._changes_text = normalizer is not None or add_prefix_space
+        self.normalizer, self.add_prefix_space = normalizer, bool(add_prefix_space)
+        self.ignore_merges = bool(ignore_merges)
+        self._check_options()
+        self._changes_text = normalizer is not None or self.add_prefix_space
         self._whole_pieces = ids if ignore_merges else {}
         self._byte_ids = [ids[bytes([byte])] for byte in range(256)]
         self._ranks = ranks_of(tokens, ids, merges)
         self._split = splitter(self.pattern)
         self._remembered = {}
         self._rungs = Rungs(tokens, self._byte_ids, self._ranks, self.pattern, only_python=ignore_merges)
+
+    def _check_options(self):
+        """UserError for an option that is not here, or that tokenizer.json could not say."""
+        if self.normalizer not in (None, *NORMAL_FORMS):
+            raise UserError(f"normalizer must be None or one of {', '.join(NORMAL_FORMS)}; got {self.normalizer!r}")
+        if self.add_prefix_space and self.pattern != PATTERNS["gpt2"]:
+            raise UserError('add_prefix_space goes with the pattern "gpt2" only, as in tokenizer.json; leave it out')
 
     @classmethod
     def train(cls, texts, vocab_size=8192, pattern="gpt4", special_tokens=(END_OF_TEXT,), progress=None):

@@ -17,7 +17,7 @@ from tinyllm.tokenizers.bpe_merging import merge_ids
 from tinyllm.tokenizers.huggingface import parsed
 from tinyllm.tokenizers.llama2c import parts_of_llama2c, write_llama2c
 from tinyllm.tokenizers.sentencepiece_json import sentencepiece_from_json, sentencepiece_json
-from tinyllm.tokenizers.sentencepiece_pieces import SPACE, byte_of, merges_by_score, merges_in_order
+from tinyllm.tokenizers.sentencepiece_pieces import SPACE, byte_of, merges_by_score, merges_in_order, scores_of_merges
 from tinyllm.tokenizers.special_tokens import check_id
 from tinyllm.tokenizers.texts import check_text
 from tinyllm.tokenizers.tokenizer import Tokenizer
@@ -182,16 +182,14 @@ class SentencePieceBPETokenizer(Tokenizer):
         """Write llama2.c's tokenizer.bin, atomically.
 
         Errors: UserError where run.c would read another tokenizer: it knows <unk>, <s>, </s> as the ids 0, 1, 2, the
-        bytes as 3 to 258, scores, and nothing else.
+        bytes as 3 to 258, scores, and nothing else. Where this one has merges in their order, scores are made of it.
         """
-        if self._scores is None:
-            raise UserError(
-                "tokenizer.bin needs scores, and this tokenizer has merges only (it came from Hugging Face)"
-            )
         if self.prefix != "always" or self.added_tokens:
             raise UserError("tokenizer.bin cannot say that a tokenizer has added tokens or no dummy prefix; use save")
+        scores = self._scores or scores_of_merges(self._pieces, self._ids, self._merges)
+        content = write_llama2c(self._pieces, scores, self.special_tokens)
         with atomic_write(file) as opened:
-            opened.write(write_llama2c(self._pieces, self._scores, self.special_tokens))
+            opened.write(content)
 
 
 def once_in_a_row(ids, unknown):

@@ -35,6 +35,23 @@ def merges_by_score(ids, scores):
     return merges
 
 
+def scores_of_merges(pieces, ids, merges):
+    """Dict id -> score, from which `merges_by_score` makes these merges (dict as its own, one rank each).
+
+    UserError where no scores would: the merges lack a way to make a piece, or put those of two pieces in one another.
+    (Of several ways to make one piece the leftmost is then joined first, and not the first in the list.)
+    """
+    first = {}
+    for rank, joined in sorted(merges.values()):
+        first.setdefault(joined, rank)
+    scores = {token: -float(first.get(token, len(merges))) for token in pieces}
+    by_score = merges_by_score(ids, scores)
+    ranks = [by_score.get(pair, (-1, -1))[0] for pair in sorted(merges, key=merges.get)]
+    if len(by_score) != len(merges) or min(ranks, default=0) < 0 or ranks != sorted(ranks):
+        raise UserError("there are no scores from which these merges would follow; keep the tokenizer.json")
+    return scores
+
+
 def merges_in_order(pieces, ids, pairs):
     """The same from a list of pairs of ids in the order of joining. UserError where two pieces make none."""
     merges = {}

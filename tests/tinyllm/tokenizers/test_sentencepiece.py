@@ -287,7 +287,6 @@ def test_llama2c_files_of_another_kind(binary, tmp_path):
         ({"pieces": {**BYTES, 300: "a"}, "scores": dict.fromkeys([*BYTES, 300], 0.0)}, "cannot have gaps in the ids"),
         ({"pieces": {3: "a"}, "scores": {3: 0.0}}, "expected <0x00> as entry 3, got 'a'"),
         ({"scores": dict.fromkeys(BYTES, 0.1)}, "has float32 scores, and that of id 3 .0.1. is none"),
-        ({"scores": None, "merges": []}, "needs scores"),
     ],
 )
 def test_what_llama2c_files_cannot_hold(change, message, tmp_path):
@@ -295,6 +294,24 @@ def test_what_llama2c_files_cannot_hold(change, message, tmp_path):
     with pytest.raises(UserError, match=message):
         SentencePieceBPETokenizer(**{**right, **change}).to_llama2c(tmp_path / "tokenizer.bin")
     assert not (tmp_path / "tokenizer.bin").exists()
+
+
+def test_merges_in_their_order_become_scores(tmp_path):
+    pairs = sorted(tokenizer._merges, key=lambda pair: (tokenizer._merges[pair], -pair[0]))  # as others order them
+    ours = SentencePieceBPETokenizer(tokenizer._pieces, merges=pairs, special_tokens=SPECIAL)
+    ours.to_llama2c(tmp_path / "tokenizer.bin")
+    again = SentencePieceBPETokenizer.from_llama2c(tmp_path / "tokenizer.bin")
+    assert again._pieces == tokenizer._pieces
+    for text in ("the dog dog", "aaaaa  the é 日本 猫"):
+        assert again.encode(text) == tokenizer.encode(text)
+    # A way to make a piece is missing; the ways to make one piece stand around another's.
+    aaa = [pair for pair in pairs if tokenizer._pieces[tokenizer._merges[pair][1]] == "aaa"]
+    assert len(aaa) == 2
+    for wrong in (pairs[1:], [aaa[0], *[pair for pair in pairs if pair not in aaa], aaa[1]]):
+        refused = SentencePieceBPETokenizer(tokenizer._pieces, merges=wrong, special_tokens=SPECIAL)
+        with pytest.raises(UserError, match="there are no scores from which these merges would follow"):
+            refused.to_llama2c(tmp_path / "wrong.bin")
+    assert not (tmp_path / "wrong.bin").exists()
 
 
 # tokenizer.json
