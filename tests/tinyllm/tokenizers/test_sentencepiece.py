@@ -5,6 +5,7 @@ import json
 import math
 import struct
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -170,6 +171,16 @@ def test_what_was_saved_is_loaded(tmp_path):
                 "the dog a<s>", allowed_special="all"
             )
             seen.add(loaded.vocabulary_hash)
+
+
+def test_a_file_of_format_version_1_still_loads():
+    # Written by the first release that had this kind; never write it anew.
+    old = load_tokenizer(Path(__file__).parent / "version1" / "sentencepiece_bpe")
+    assert type(old) is SentencePieceBPETokenizer
+    ids = old.encode("the dog the<|end|>", allowed_special="all")
+    shown = old._pieces | {token: name for name, token in (old.added_tokens | old.special_tokens).items()}
+    assert [shown[token] for token in ids] == ["the dog", "▁", "▁the", "<|end|>"]
+    assert old.config == {"chat_template": "{{ messages }}"}
 
 
 @pytest.mark.parametrize(
