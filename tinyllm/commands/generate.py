@@ -85,7 +85,7 @@ def several(model, tokenizer, ids, options):
 
     texts = generate(model, [ids] * options.samples, stop=stop_ids(tokenizer), **sampling(options))
     for number, new in enumerate(texts, 1):
-        text = tokenizer.decode(new)
+        text = tokenizer.decode(new, continuing=options.prompt != "")
         text = text.split(options.stop)[0] if options.stop else text
         print(f"--- {number} ---\n{safe(options.prompt + text)}")
 
@@ -105,7 +105,8 @@ def pieces(model, tokenizer, ids, options):
     """Yield text as it is made, holding back what may be the beginning of --stop."""
     from tinyllm.generation import stop_ids, stream
 
-    decoder, stop, held = tokenizer.stream_decoder(), options.stop, ""
+    decoder = tokenizer.stream_decoder(continuing=options.prompt != "")
+    stop, held = options.stop, ""
     for token in stream(model, ids, stop=stop_ids(tokenizer), **sampling(options)):
         held += decoder.push(token)
         if stop and stop in held:

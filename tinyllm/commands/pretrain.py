@@ -67,10 +67,10 @@ class Options:
     """Of the initial weights, the batches and dropout."""
 
     tokenizer: str = ""
-    """bpe, character, bytes, or the folder of a trained tokenizer."""
+    """bpe, wordpiece, character, bytes, or the folder of a trained tokenizer."""
 
     vocab_size: int | None = None
-    """Of a bpe tokenizer that is trained here; it counts bytes and special tokens."""
+    """Of a bpe or wordpiece tokenizer that is trained here; it counts bytes or letters, and special tokens."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the arrays live. auto: the CPU, or for a resumed run where it began."""
@@ -135,8 +135,10 @@ def begun(options):
         raise UserError(f"pretrain needs a preset, one of: {', '.join(PRESETS)}; or --resume with --run")
     chosen, folder = preset(options.preset), folder_of(options)
     kind = options.tokenizer or chosen.tokenizer
-    if options.vocab_size is not None and kind != "bpe":
-        raise UserError(f"--vocab-size is for a bpe tokenizer that is trained here, and this run's is {kind}")
+    if options.vocab_size is not None and kind not in ("bpe", "wordpiece"):
+        raise UserError(
+            f"--vocab-size is for a bpe or wordpiece tokenizer that is trained here, and this run's is {kind}"
+        )
     check_free(folder)
     with track(None, "downloading", "bytes") as progress:
         corpus = load_corpus(options.data or chosen.data, progress=progress)
@@ -158,6 +160,8 @@ def begun(options):
         f"{work.config['num_parameters']:,} parameters, {work.training_tokens.count:,} training tokens, "
         f"{work.training.config.steps:,} steps; run folder {folder}"
     )
+    if work.tokenizer.loses:
+        print(f"Its {work.tokenizer.kind} tokenizer does not keep {work.tokenizer.loses}.")
     return work
 
 

@@ -20,13 +20,17 @@ class TrainOptions:
     """The folder to write; it must not hold a tokenizer yet."""
 
     vocab_size: int = 8192
-    """Number of tokens, the 256 bytes and the special ones included (bpe only)."""
+    """Number of tokens, the special ones and the 256 bytes or all letters included (bpe and wordpiece only)."""
 
-    kind: Literal["bpe", "character", "bytes"] = "bpe"
-    """bpe: byte pairs, as GPT has; character: one token for each character of the text; bytes: the 256 bytes."""
+    kind: Literal["bpe", "wordpiece", "character", "bytes"] = "bpe"
+    """bpe: byte pairs, as GPT has; wordpiece: parts of words, as BERT has; character: one token for each character of
+    the text; bytes: the 256 bytes."""
 
     pattern: str = "gpt4"
     """How text is cut into pieces before merging: gpt2, gpt4, gpt4o, or a regular expression (bpe only)."""
+
+    cased: bool = False
+    """Keep capitals and accents (wordpiece only)."""
 
 
 @dataclass
@@ -35,7 +39,7 @@ class EncodeOptions:
     """The text; - reads it from standard input."""
 
     tokenizer: Path
-    """A folder that `tinyllm tokenizer train` wrote, or any with a byte-level tokenizer.json."""
+    """A folder that `tinyllm tokenizer train` wrote, or any with the tokenizer.json of a byte-level BPE or of BERT."""
 
     show: bool = False
     """Print each token's number beside its piece of the text."""
@@ -47,7 +51,7 @@ class DecodeOptions:
     """Token numbers."""
 
     tokenizer: Path
-    """A folder that `tinyllm tokenizer train` wrote, or any with a byte-level tokenizer.json."""
+    """A folder that `tinyllm tokenizer train` wrote, or any with the tokenizer.json of a byte-level BPE or of BERT."""
 
 
 @dataclass
@@ -85,19 +89,24 @@ def train(options: TrainOptions):
     print(corpus.describe())
     tokenizer = learn(corpus.documents, options)
     tokenizer.save(options.out)
+    if tokenizer.loses:
+        print(f"A {tokenizer.kind} tokenizer of these settings does not keep {tokenizer.loses}.")
     bytes_per_token = measure(tokenizer, corpus.documents)
     print(f"{file}: {tokenizer.vocab_size:,} tokens, {bytes_per_token:.2f} bytes of this text a token")
 
 
 def learn(texts, options):
     """The tokenizer that the options ask for, learned from texts."""
-    from tinyllm.tokenizers import BPETokenizer, ByteTokenizer, CharacterTokenizer
+    from tinyllm.tokenizers import BPETokenizer, ByteTokenizer, CharacterTokenizer, WordPieceTokenizer
     from tinyllm.training.progress import track
 
     if options.kind == "bytes":
         return ByteTokenizer()
     if options.kind == "character":
         return CharacterTokenizer.train(texts)
+    if options.kind == "wordpiece":
+        with track(None, "training the tokenizer", "pieces") as progress:
+            return WordPieceTokenizer.train(texts, options.vocab_size, lowercase=not options.cased, progress=progress)
     with track(None, "training the tokenizer", "merges") as progress:
         return BPETokenizer.train(texts, options.vocab_size, pattern=options.pattern, progress=progress)
 

@@ -2,7 +2,7 @@
 
 from tinyllm.data.batches import IGNORED, RandomBatches, windows
 from tinyllm.data.corpora import NAMES, Corpus, load_corpus
-from tinyllm.data.preparation import PreparedData, prepare
+from tinyllm.data.preparation import PreparedData, num_bytes_of_targets, prepare
 from tinyllm.data.token_files import TokenFile, write_tokens
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "RandomBatches",
     "TokenFile",
     "load_corpus",
+    "num_bytes_of_targets",
     "prepare",
     "windows",
     "write_tokens",

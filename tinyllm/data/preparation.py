@@ -40,7 +40,7 @@ def prepare(corpus, tokenizer, folder, *, held_out=0.1, seed=0, progress=None):
     if earlier := reusable(folder, recipe):
         return earlier
     report = count_bytes(corpus.num_bytes, progress)
-    end = tokenizer.end_of_text if corpus.num_documents > 1 else None
+    end = end_of_document(corpus, tokenizer)
     files = {}
     for part, documents in zip(("training", "validation"), corpus.split(held_out, seed), strict=True):
         files[part] = write_tokens(
@@ -62,6 +62,25 @@ def encoded(documents, tokenizer, end, report):
         if end is not None:
             yield np.array([end])
         report(len(document.encode("utf-8")))
+
+
+def num_bytes_of_targets(corpus, tokenizer, count, *, held_out=0.1, seed=0):
+    """UTF-8 bytes of text that the first `count` held-out targets stand for, tokens 1 to count of validation.tokens.
+
+    They are counted in the text itself, which a tokenizer that loses something does not give back.
+    """
+    lengths, end = [], end_of_document(corpus, tokenizer)
+    for document in corpus.split(held_out, seed)[1]:
+        lengths += tokenizer.num_bytes_of_tokens(document)
+        lengths += [0] if end is not None else []
+        if len(lengths) > count:
+            break
+    return sum(lengths[1 : count + 1])
+
+
+def end_of_document(corpus, tokenizer):
+    """The id that follows each document; None where there is one document, or the tokenizer has no such id."""
+    return tokenizer.end_of_text if corpus.num_documents > 1 else None
 
 
 def count_bytes(total, progress):

@@ -25,6 +25,9 @@ def held_out_loss(model, tokens, *, context=None, batch_size=32, first=None):
 
 
 def token_lengths(tokenizer):
-    """How many bytes of text each id stands for, (V,); special tokens stand for none."""
+    """How many bytes of text each id stands for, (V,); special tokens stand for none.
+
+    For tokenizers that lose nothing: of another one's ids, `Tokenizer.num_bytes_of_tokens` must be asked with the text.
+    """
     special = set(tokenizer.special_tokens.values())
     return np.array([0 if i in special else len(tokenizer.token_bytes(i)) for i in range(tokenizer.vocab_size)])

@@ -17,12 +17,16 @@ def prompt_ids(tokenizer, prompt, *, separated=True):
 
 
 def beginning_of_line(tokenizer):
-    """The ids of what precedes a line, or a word where the tokenizer knows no lines; its first token if neither."""
-    for text in "\n ":
+    """The ids of what precedes a line; a word where the tokenizer knows no lines, or a sentence where it knows no
+    spaces; its first token if none of these.
+    """
+    for text in "\n .":
         try:
-            return tokenizer.encode(text)
+            ids = tokenizer.encode(text)
         except UserError:  # a character tokenizer that was not trained on it
             continue
+        if ids:  # WordPiece makes nothing of white space
+            return ids
     return [0]
 
 

@@ -1,9 +1,9 @@
 """Hugging Face's tokenizer.json: what ours say in it, and what is understood of others'.
 
-Byte-level BPE is understood as GPT-2 and its descendants use it; Llama 2's kind is in sentencepiece_json.py. What a
-file says about truncation, padding and templates around a text does not concern encoding and is left aside. Our own
-mark (format_version, kind, vocabulary_hash) lies inside "model", the one object of the format in which the
-`tokenizers` library accepts it.
+Byte-level BPE is understood as GPT-2 and its descendants use it; Llama 2's kind is in sentencepiece_json.py, BERT's
+WordPiece in wordpiece_files.py. What a file says about truncation, padding and templates around a text does not concern
+encoding and is left aside. Our own mark (format_version, kind, vocabulary_hash) lies inside "model", the one object of
+the format in which the `tokenizers` library accepts it.
 """
 
 from tinyllm.errors import UserError
@@ -28,6 +28,8 @@ def signature(content, path):
     if not isinstance(model, dict):
         raise UserError(f"{path} is not a tokenizer.json: it has no model; was it damaged, or is it another file?")
     if "tinyllm" not in model:
+        if model.get("type") == "WordPiece":
+            return "wordpiece", None
         # SentencePiece's mark is its letter for a space, in what is done to the text.
         steps = f"{content.get('normalizer')} {content.get('pre_tokenizer')}"
         return "sentencepiece_bpe" if model.get("byte_fallback") is True or "▁" in steps else "bpe", None

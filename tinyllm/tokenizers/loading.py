@@ -10,15 +10,16 @@ from tinyllm.tokenizers.character import CharacterTokenizer
 from tinyllm.tokenizers.huggingface import signature
 from tinyllm.tokenizers.sentencepiece import SentencePieceBPETokenizer
 from tinyllm.tokenizers.tokenizer import FILE_NAME
+from tinyllm.tokenizers.wordpiece import WordPieceTokenizer
 
 KINDS = {
     tokenizer.kind: tokenizer
-    for tokenizer in (BPETokenizer, ByteTokenizer, CharacterTokenizer, SentencePieceBPETokenizer)
+    for tokenizer in (BPETokenizer, ByteTokenizer, CharacterTokenizer, SentencePieceBPETokenizer, WordPieceTokenizer)
 }
 
 
 def load_tokenizer(folder):
-    """The tokenizer whose tokenizer.json lies in `folder`: one of ours, or another project's BPE.
+    """The tokenizer whose tokenizer.json lies in `folder`: one of ours, or another project's BPE or WordPiece.
 
     Errors: UserError for a missing or damaged file, or one of a kind that is not here.
     """

@@ -30,6 +30,7 @@ class Tokenizer:
     """
 
     kind = None  # the name the file and the hash carry
+    loses = ""  # what text loses on its way through ids and back, in words; nothing: decode(encode(text)) == text
     words_bring_spaces = False  # a token that begins a word begins with a space, which no text begins with
 
     def __init__(self, tokens, special_tokens, added_tokens=None):
@@ -40,7 +41,7 @@ class Tokenizer:
         self._check(tokens)
         self._ordinary = tokens
         named = self.special_tokens | self.added_tokens
-        self._tokens = tokens | {token: name.encode("utf-8") for name, token in named.items()}
+        self._tokens = tokens | {token: self._bytes_of_name(name) for name, token in named.items()}
         self.vocab_size = max(self._tokens) + 1
         self.end_of_text = self.special_tokens.get(END_OF_TEXT)
 
@@ -65,6 +66,10 @@ class Tokenizer:
     def _spellings(self, tokens):
         """The set of all spellings that the file has for the ordinary tokens."""
         return {self._spelling(content) for content in tokens.values()}
+
+    def _bytes_of_name(self, name):
+        """The bytes that a special or added token brings to a text."""
+        return name.encode("utf-8")
 
     def _spelling(self, content):
         """How the file spells a token of these bytes."""
@@ -220,6 +225,10 @@ class Tokenizer:
     def drops_space_after(self, token):
         """Whether decoding leaves out a space that the token after this id begins with."""
         return False
+
+    def num_bytes_of_tokens(self, text):
+        """How many UTF-8 bytes of the text each id of encode(text) stands for, a list of int: together all of it."""
+        return [len(self.token_bytes(token)) for token in self.encode(text)]
 
     def stream_decoder(self, errors="replace", *, continuing=False):
         """A StreamDecoder: `.push(id)` gives text as it completes, `.finish()` the rest. continuing: as in `decode`."""

@@ -45,7 +45,7 @@ class Journal:
         context = training.model.config.max_position_embeddings
         begun = time.perf_counter()
         nats, count = held_out_loss(training.model, tokens.tokens, first=first)
-        num_bytes = tokens.num_bytes if whole else int(self.lengths[tokens.tokens[1 : count + 1]].sum())
+        num_bytes = tokens.num_bytes if whole else self.num_bytes(tokens.tokens[1 : count + 1])
         record = {
             "step": training.step,
             "split": "validation",
@@ -59,6 +59,11 @@ class Journal:
         self.metrics.append(record)
         self.display.validation(training.step, record["loss_nats"], record["bits_per_byte"])
         return record
+
+    def num_bytes(self, targets):
+        """UTF-8 bytes of the text that the targets of the first windows stand for."""
+        counted = self.run.config["corpus"].get("evaluation_bytes")
+        return int(self.lengths[targets].sum()) if counted is None else counted
 
     def final(self):
         """The last evaluation, on all held-out text, and the last sample; what an earlier start has made is taken."""
@@ -80,7 +85,8 @@ class Journal:
         prompt = sample_prompt(run)
         ids = prompt_ids(run.tokenizer, prompt, separated=is_separated(run.config))
         options = {"max_new_tokens": config.sample_tokens, "temperature": 0.8, "seed": config.seed}
-        text = run.tokenizer.decode(generate(run.training.model, ids, stop=stop_ids(run.tokenizer), **options))
+        new = generate(run.training.model, ids, stop=stop_ids(run.tokenizer), **options)
+        text = run.tokenizer.decode(new, continuing=prompt != "")
         self.samples.append({"step": run.training.step, "prompt": prompt, "text": text})
         with atomic_write(run.folder / "samples.txt", "w") as file:
             for sample in read_metrics(run.folder, SAMPLES):

@@ -9,7 +9,7 @@ from tinyllm.training.config import TrainingConfig
 
 @dataclasses.dataclass(frozen=True)
 class Preset:
-    """A named run. model: changes to the family's defaults; tokenizer: bpe, character or bytes.
+    """A named run. model: changes to the family's defaults; tokenizer: bpe, wordpiece, character or bytes.
 
     expected: dict corpus sha256 -> (low, high): held-out bits per byte that a finished run should have, which is what
     three seeds reached, give or take 0.02. docs/benchmarks.md has the seeds.

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from tinyllm.data import RandomBatches, TokenFile, prepare
+from tinyllm.data import RandomBatches, TokenFile, num_bytes_of_targets, prepare
 from tinyllm.errors import UserError
 from tinyllm.files import write_json
 from tinyllm.formats.run_folders import FORMAT_VERSION, checkpoints, decoder_config, read_config
 from tinyllm.models import Decoder
-from tinyllm.tokenizers import BPETokenizer, ByteTokenizer, CharacterTokenizer, load_tokenizer
+from tinyllm.tokenizers import BPETokenizer, ByteTokenizer, CharacterTokenizer, WordPieceTokenizer, load_tokenizer
 from tinyllm.training.checkpoints import load_checkpoint, save_checkpoint
 from tinyllm.training.config import TrainingConfig
 from tinyllm.training.divergence import Diverged, watched
@@ -44,9 +44,9 @@ class Run:
 def begin_run(folder, preset, corpus, *, tokenizer=None, vocab_size=None, model=None, training=None, device="cpu"):
     """Make a run folder: train the tokenizer, encode the corpus, make the model.
 
-    preset: its name. tokenizer: "bpe", "character", "bytes", the folder of a trained one, or one itself; None for the
-    preset's. model, training: dicts of changes to the preset. A folder that holds something already is refused and not
-    touched; a start that fails leaves nothing behind.
+    preset: its name. tokenizer: "bpe", "wordpiece", "character", "bytes", the folder of a trained one, or one itself;
+    None for the preset's. model, training: dicts of changes to the preset. A folder that holds something already is
+    refused and not touched; a start that fails leaves nothing behind.
     """
     folder, chosen = Path(folder), preset_named(preset)
     check_free(folder)
@@ -86,6 +86,7 @@ def changed(config, changes):
 
 def settings_of(preset, corpus, tokenizer, data, decoder, config, expected):
     """What config.json holds. expected: (low, high) bits per byte of other runs like this one, or None."""
+    scored = config.evaluation_windows * decoder.config.max_position_embeddings
     return {
         "format_version": FORMAT_VERSION,
         "preset": preset,
@@ -104,6 +105,8 @@ def settings_of(preset, corpus, tokenizer, data, decoder, config, expected):
             "num_documents": corpus.num_documents,
             "training_bytes": data.training.num_bytes,
             "validation_bytes": data.validation.num_bytes,
+            # What is scored on the way, where the tokens cannot tell.
+            "evaluation_bytes": num_bytes_of_targets(corpus, tokenizer, scored) if tokenizer.loses else None,
         },
         "expected": {"low": expected[0], "high": expected[1], "unit": "bits_per_byte"} if expected else None,
         "machine": machine(),
@@ -193,9 +196,13 @@ def make_tokenizer(kind, vocab_size, corpus, training_text):
     if kind == "bpe":
         with track(None, "training the tokenizer", "merges") as progress:
             return BPETokenizer.train(training_text, vocab_size=vocab_size, progress=progress)
+    if kind == "wordpiece":
+        with track(None, "training the tokenizer", "pieces") as progress:
+            return WordPieceTokenizer.train(training_text, vocab_size=vocab_size, progress=progress)
     if not Path(kind).is_dir():
         raise UserError(
-            f"--tokenizer is bpe, character, bytes or the folder of a trained tokenizer; {kind!r} is neither"
+            f"--tokenizer is bpe, wordpiece, character, bytes or the folder of a trained tokenizer; {kind!r} is none of"
+            " these"
         )
     return load_tokenizer(kind)
 

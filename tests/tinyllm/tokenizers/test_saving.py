@@ -17,6 +17,7 @@ from tinyllm.tokenizers import (
     ByteTokenizer,
     CharacterTokenizer,
     SentencePieceBPETokenizer,
+    WordPieceTokenizer,
     load_tokenizer,
 )
 
@@ -33,6 +34,10 @@ ALL = [
         dict(enumerate([*(f"<0x{byte:02X}>" for byte in range(256)), "▁", "d", "o", "g", "▁d", "og", "▁dog"], 3)),
         dict(enumerate([-0.5 * rank for rank in range(263)], 3)),
         special_tokens={"<unk>": 0, "<s>": 1, "<|end|>": 2},
+    ),
+    WordPieceTokenizer.train([TEXT], vocab_size=70, special_tokens=["[UNK]", "<|end|>", "[x]"]),
+    WordPieceTokenizer.train([TEXT], vocab_size=70, special_tokens=["[UNK]", "<|end|>", "[x]"]).with_tokens(
+        ["<|more|>"], ["a little", "dog time"]
     ),
 ]
 ALL.append(BPETokenizer(ALL[1]._ordinary, ALL[1].merges, "gpt2", {}, normalizer="NFKC", add_prefix_space=True))
@@ -133,10 +138,12 @@ def test_files_of_another_kind_or_version_or_content(tokenizer, tmp_path):
             load_tokenizer(tmp_path)
 
     refuse("has format_version 2, this tinyllm reads 1; update tinyllm", format_version=2)
-    refuse("of the kind 'unigram', known are bpe, byte, character, sentencepiece_bpe; update", kind="unigram")
+    refuse(
+        "of the kind 'unigram', known are bpe, byte, character, sentencepiece_bpe, wordpiece; update", kind="unigram"
+    )
     refuse("was changed since it was written", vocabulary_hash="0" * 64)
     changed = copy.deepcopy(content)
-    changed["added_tokens"].append({"id": 1000, "content": "<|new|>"})
+    changed["added_tokens"].append({"id": tokenizer.vocab_size, "content": "<|new|>"})
     write(tmp_path, changed)
     with pytest.raises(UserError, match="was changed since it was written"):
         load_tokenizer(tmp_path)
@@ -146,8 +153,12 @@ def test_files_of_another_kind_or_version_or_content(tokenizer, tmp_path):
     ("change", "message"),
     [
         (
+            lambda c: c["model"].update(type="Unigram"),
+            "byte-level BPE with model type 'BPE', got 'Unigram'",
+        ),
+        (
             lambda c: c["model"].update(type="WordPiece"),
-            "byte-level BPE with model type 'BPE', got 'WordPiece'",
+            "holds a wordpiece tokenizer, not a bpe one; load_tokenizer",
         ),
         (lambda c: c.update(normalizer={"type": "Lowercase"}), "normalizer None, got {'type': 'Lowercase'}"),
         (lambda c: c["model"].update(ignore_merges=0.5), "with ignore_merges None, got 0.5, which tinyllm lacks"),
