@@ -9,7 +9,7 @@ import pytest
 import autograd as ag
 from tinyllm.commands.generate import Options, pieces
 from tinyllm.commands.main import main
-from tinyllm.tokenizers import BPETokenizer, ByteTokenizer
+from tinyllm.tokenizers import BPETokenizer, ByteTokenizer, WordPieceTokenizer
 
 TOKENIZER = ByteTokenizer()
 PROMPT = [TOKENIZER.end_of_text]
@@ -35,11 +35,11 @@ class Parrot:
         return ag.Tensor(logits)
 
 
-def said(text, stop="", max_new_tokens=None, tokenizer=TOKENIZER):
+def said(text, stop="", max_new_tokens=None, tokenizer=TOKENIZER, prompt=""):
     """The pieces in which a parrot's text is printed."""
     ids = [*tokenizer.encode(text), tokenizer.end_of_text]
-    options = Options(model=None, stop=stop, max_new_tokens=max_new_tokens or len(ids))
-    return list(pieces(Parrot(ids, tokenizer.vocab_size), tokenizer, PROMPT, options))
+    options = Options(model=None, prompt=prompt, stop=stop, max_new_tokens=max_new_tokens or len(ids))
+    return list(pieces(Parrot(ids, tokenizer.vocab_size), tokenizer, [tokenizer.end_of_text], options))
 
 
 def test_characters_of_several_bytes_are_printed_whole():
@@ -47,6 +47,12 @@ def test_characters_of_several_bytes_are_printed_whole():
     printed = said(text)
     assert "".join(printed) == text
     assert len([piece for piece in printed if piece]) == len(text)
+
+
+def test_words_that_bring_their_spaces_go_on_a_prompt():
+    tokenizer = WordPieceTokenizer.train(["one two three four five"], vocab_size=35)
+    assert "".join(said("One two three", tokenizer=tokenizer)) == "one two three"
+    assert "".join(said("One two three", tokenizer=tokenizer, prompt="zero")) == " one two three"
 
 
 def test_a_text_cut_inside_a_character_ends_with_the_sign_for_it():

@@ -83,6 +83,23 @@ def test_it_says_what_it_did_and_what_to_do_next(here, tiny_run, capsys):
     assert main(["generate", "--model", "my run", "--max-new-tokens", "3"]) == 0
 
 
+def test_a_wordpiece_tokenizer_of_its_own(here, tiny_run, capsys):
+    words = ["--tokenizer", "wordpiece", "--vocab-size", "45", "--steps", "4", "--training.sample-every", "2"]
+    assert main([*tiny_run, *words]) == 0
+    printed = capsys.readouterr().out
+    said = "Its wordpiece tokenizer does not keep capitals, accents, line breaks and other white space, words it cannot"
+    assert said in printed
+    assert printed.index(said) < printed.index("Held-out loss")
+    assert main(["pretrain", "--run", "my run", "--resume", "--steps", "5"]) == 0
+    capsys.readouterr()
+    assert main(["generate", "--model", "my run", "--prompt", "The old", "--max-new-tokens", "30"]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith("The old")
+    assert "##" not in text
+    for record in records(here / "my run", "samples.jsonl"):
+        assert "##" not in record["text"]
+
+
 def test_options_reach_the_run(here, tiny_run):
     assert main([*tiny_run, "--steps", "2", "--seed", "7", "--training.beta2", "0.9", "--model.norm", "rmsnorm"]) == 0
     config = json.loads((here / "my run" / "config.json").read_text())

@@ -25,8 +25,13 @@ def train(text_file, *options):
 
 @pytest.mark.parametrize(
     ("options", "size"),
-    [(("--vocab-size", "270"), 270), (("--kind", "bytes"), 257), (("--kind", "character"), len(set(TEXT)))],
-    ids=["bpe", "bytes", "character"],
+    [
+        (("--vocab-size", "270"), 270),
+        (("--kind", "bytes"), 257),
+        (("--kind", "character"), len(set(TEXT))),
+        (("--kind", "wordpiece", "--vocab-size", "30"), 30),
+    ],
+    ids=["bpe", "bytes", "character", "wordpiece"],
 )
 def test_train_encode_decode(text_file, capsys, options, size):
     code, out = train(text_file, *options)
@@ -38,6 +43,16 @@ def test_train_encode_decode(text_file, capsys, options, size):
     assert list(map(int, ids)) == load_tokenizer(out).encode("sea shells")
     assert main(["tokenizer", "decode", "--tokenizer", out, *ids]) == 0
     assert capsys.readouterr().out == "sea shells\n"
+
+
+def test_what_wordpiece_loses_is_said_and_cased_loses_less(text_file, capsys):
+    _, out = train(text_file, "--kind", "wordpiece", "--vocab-size", "32")
+    assert "does not keep capitals, accents, line breaks and other white space, words it" in capsys.readouterr().out
+    assert load_tokenizer(out).decode(load_tokenizer(out).encode("She  sells")) == "she sells"
+    (text_file.parent / "tokenizer" / "tokenizer.json").unlink()
+    _, out = train(text_file, "--kind", "wordpiece", "--vocab-size", "32", "--cased")
+    assert "does not keep line breaks and other white space, words it" in capsys.readouterr().out
+    assert load_tokenizer(out).decode(load_tokenizer(out).encode("She  sells")) == "She sells"
 
 
 def test_the_pattern_is_the_one_asked_for(text_file):

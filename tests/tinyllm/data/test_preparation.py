@@ -1,8 +1,10 @@
 import numpy as np
 import pytest
 
-from tinyllm.data import Corpus, TokenFile, prepare
+from tinyllm.data import Corpus, TokenFile, num_bytes_of_targets, prepare
 from tinyllm.errors import UserError
+from tinyllm.tokenizers import ByteTokenizer as RealByteTokenizer
+from tinyllm.tokenizers import WordPieceTokenizer
 
 
 class ByteTokenizer:
@@ -82,3 +84,28 @@ def test_the_files_refuse_another_tokenizer(corpus, tmp_path):
     data = prepare(corpus, ByteTokenizer(), tmp_path)
     with pytest.raises(UserError, match="another tokenizer"):
         TokenFile.open(data.training.path, "cd" * 32)
+
+
+WORDS = WordPieceTokenizer(["[UNK]", "<|endoftext|>", "a", "b", "cafe"], ["[UNK]", "<|endoftext|>"])
+
+
+def test_bytes_of_targets_are_counted_in_the_text(tmp_path):
+    """Tokens of 2 to 21 bytes, which the ids cannot tell."""
+    pieces = [" a", "   B", " \u200b\u200bCaf\u00e9", "\n" * 20 + "A", " unknown"]
+    corpus = Corpus.of("test", ["".join(pieces * number) for number in range(1, 30)])
+    tokens = prepare(corpus, WORDS, tmp_path).validation
+    sizes = []
+    for document in corpus.split()[1]:
+        sizes += [len(piece.encode()) for piece in pieces] * (len(document) // len("".join(pieces))) + [0]
+    assert len(sizes) == tokens.count
+    assert sum(sizes) == tokens.num_bytes
+    for count in (0, 1, 2, 17, len(sizes) - 1, len(sizes) + 100):
+        assert num_bytes_of_targets(corpus, WORDS, count) == sum(sizes[1 : count + 1])
+
+
+def test_bytes_of_targets_of_a_tokenizer_that_loses_nothing():
+    corpus = Corpus.of("test", [f"document number {i} \u2013 \u00df" for i in range(20)])
+    held_out = "".join(f"{document}\0" for document in corpus.split()[1]).encode()  # \0 for end-of-text
+    for count in (1, 20, len(held_out) - 1):
+        expected = len(held_out[1 : count + 1].replace(b"\0", b""))
+        assert num_bytes_of_targets(corpus, RealByteTokenizer(), count) == expected

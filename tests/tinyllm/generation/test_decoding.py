@@ -6,7 +6,7 @@ import pytest
 from tinyllm.errors import UserError
 from tinyllm.generation import generate, prompt_ids, stop_ids, stream
 from tinyllm.models import Decoder, gpt2, llama, textbook
-from tinyllm.tokenizers import ByteTokenizer, CharacterTokenizer
+from tinyllm.tokenizers import ByteTokenizer, CharacterTokenizer, WordPieceTokenizer
 
 TINY = {
     "vocab_size": 23,
@@ -166,4 +166,6 @@ def test_a_prompt_stands_as_the_model_saw_texts_begin():
     assert prompt_ids(characters, "") == characters.encode("\n")
     assert prompt_ids(CharacterTokenizer.train(["a b"]), "") == CharacterTokenizer.train(["a b"]).encode(" ")
     assert prompt_ids(CharacterTokenizer.train(["ab"]), "") == [0]
+    words = WordPieceTokenizer(["[PAD]", "[UNK]", "."], ["[PAD]", "[UNK]"])
+    assert prompt_ids(words, "", separated=False) == [2]
     assert (stop_ids(ByteTokenizer()), stop_ids(characters)) == ((end,), ())

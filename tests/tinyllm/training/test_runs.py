@@ -1,6 +1,8 @@
 """Run folders: what one holds, that a resumed run is the same run, and that nothing is lost on the way."""
 
 import json
+import math
+import re
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from tinyllm.data import load_corpus
 from tinyllm.errors import UserError
 from tinyllm.formats.arrays import read_arrays
 from tinyllm.formats.run_folders import newest_checkpoint
+from tinyllm.tokenizers import WordPieceTokenizer
 from tinyllm.training import runs
 from tinyllm.training.metrics import read_metrics
 from tinyllm.training.presets import PRESETS, preset
@@ -84,6 +87,31 @@ def test_a_model_comes_back_from_its_run_folder(tmp_path, corpus):
         tinyllm.save(model, tokenizer, tmp_path / "copy")
     with pytest.raises(UserError, match="holds a model but no training run"):
         resume_run(tmp_path / "copy")
+
+
+def test_bits_per_byte_count_the_bytes_of_the_text_and_not_of_its_tokens(tmp_path):
+    """WordPiece writes any white space as one space, of which there is ever more towards the end of this text."""
+    words = [f"{' ' * (1 + place // 40)}{'Tide' if place % 3 else 'sea'}" for place in range(2000)]
+    (tmp_path / "text.txt").write_text("".join(words), encoding="utf-8")
+    corpus = load_corpus(str(tmp_path / "text.txt"))
+    tokenizer = WordPieceTokenizer(["[UNK]", "tide", "sea", "##e", "i", "t", "d", "e", "s", "a"], ["[UNK]"])
+    training = TRAINING | {"evaluation_windows": 2}
+    run = begin(tmp_path / "run", corpus, tokenizer=tokenizer, training=training)
+    complete(run)
+    held_out = corpus.split()[1][0]
+    first, *scored = re.findall(r" *\w+", held_out)[: 2 * 16 + 1]  # two windows of 16 targets, one word each
+    assert len(tokenizer.encode("".join([first, *scored]))) == 33
+    expected = {32: len("".join(scored)), run.validation_tokens.count - 1: len(held_out)}
+    evaluations = [record for record in read_metrics(tmp_path / "run") if record["split"] == "validation"]
+    assert {record["targets"] for record in evaluations} == set(expected)
+    for record in evaluations:
+        nats = record["loss_nats"] * record["targets"]
+        assert record["bits_per_byte"] == pytest.approx(nats / math.log(2) / expected[record["targets"]], rel=1e-12)
+    # What the tokens come back as is shorter.
+    assert len(tokenizer.decode(run.validation_tokens.tokens[1:33])) < expected[32] / 5
+    resumed = resume_run(tmp_path / "run", steps=8)
+    complete(resumed)
+    assert read_metrics(tmp_path / "run")[-1]["targets"] == resumed.validation_tokens.count - 1
 
 
 def stop_after(monkeypatch, steps):
