@@ -36,7 +36,7 @@ def learn_pieces(word_counts, symbols, number, progress=None):
 
     word_counts: dict word -> how often it occurs; letters that are not among the symbols are passed over.
     symbols: what `symbols_of` gives, in id order. progress: called with (pieces made, number).
-    Returns a list of str. A piece that two different pairs make is one.
+    Returns a list of str, all different: the same letters are always joined in the same order.
 
     Tie rule: of the most frequent pairs the one with the smallest ids, left id first, ids being the place among the
     symbols, then in the order made. The outcome does not depend on the order of the text.
@@ -49,8 +49,8 @@ def learn_pieces(word_counts, symbols, number, progress=None):
         for pair in pairwise(word):
             counts[pair] += frequencies[place]
             places[pair].add(place)
-    # The heap may hold outdated counts. Those of known pairs mostly fall, and one that rises is put in again, so what
-    # lies on top is at least as large as the truth: an outdated entry is put back with its present count.
+    # The heap may hold outdated counts. Those of known pairs only fall, so what lies on top is at least as large as the
+    # truth: an outdated entry is put back with its present count, and a correct one is the maximum.
     heap = [(-count, pair) for pair, count in counts.items()]
     heapq.heapify(heap)
     while heap and len(names) < len(symbols) + number:
@@ -59,10 +59,8 @@ def learn_pieces(word_counts, symbols, number, progress=None):
             if counts[pair] > 0:
                 heapq.heappush(heap, (-counts[pair], pair))
             continue
-        name = names[pair[0]] + names[pair[1]].removeprefix(CONTINUATION)
-        made = ids.setdefault(name, len(names))
-        if made == len(names):
-            names.append(name)
+        made = len(names)
+        names.append(names[pair[0]] + names[pair[1]].removeprefix(CONTINUATION))
         grown = set()
         for place in places.pop(pair):
             for new in join(pair, made, place, words, frequencies[place], counts):

@@ -9,7 +9,7 @@ import pytest
 import autograd as ag
 from tinyllm.commands.generate import Options, pieces
 from tinyllm.commands.main import main
-from tinyllm.tokenizers import BPETokenizer, ByteTokenizer, WordPieceTokenizer
+from tinyllm.tokenizers import BPETokenizer, ByteTokenizer, WordPieceTokenizer, load_tokenizer
 
 TOKENIZER = ByteTokenizer()
 PROMPT = [TOKENIZER.end_of_text]
@@ -53,6 +53,15 @@ def test_words_that_bring_their_spaces_go_on_a_prompt():
     tokenizer = WordPieceTokenizer.train(["one two three four five"], vocab_size=35)
     assert "".join(said("One two three", tokenizer=tokenizer)) == "one two three"
     assert "".join(said("One two three", tokenizer=tokenizer, prompt="zero")) == " one two three"
+
+
+def test_each_of_several_texts_goes_on_the_prompt(here, tiny_run, monkeypatch, capsys):
+    assert main([*tiny_run, "--steps", "2", "--tokenizer", "wordpiece", "--vocab-size", "45"]) == 0
+    ids = load_tokenizer("my run/tokenizer").encode("sailor sat.")
+    monkeypatch.setattr("tinyllm.generation.generate", lambda model, prompts, **options: [ids] * len(prompts))
+    capsys.readouterr()
+    assert main(["generate", "--model", "my run", "--prompt", "The old", "--samples", "2"]) == 0
+    assert capsys.readouterr().out == "--- 1 ---\nThe old sailor sat.\n--- 2 ---\nThe old sailor sat.\n"
 
 
 def test_a_text_cut_inside_a_character_ends_with_the_sign_for_it():

@@ -79,6 +79,13 @@ def test_files_of_format_version_1_still_load(kind):
         assert [loaded.token_bytes(token) for token in loaded.encode("the dog")] == [b"the", b" dog"]
 
 
+def test_a_wordpiece_file_of_format_version_1_still_loads():
+    loaded = load_tokenizer(Path(__file__).parent / "version1" / "wordpiece")
+    ids = loaded.encode("The dogs<|end|>", allowed_special="all")
+    assert [loaded.vocabulary[token] for token in ids] == ["th", "##e", "do", "##g", "##s", "<|end|>"]
+    assert loaded.decode(ids) == "the dogs <|end|>"
+
+
 def test_the_hash_covers_all_that_decides_ids():
     pattern = BPETokenizer.train([TEXT], vocab_size=270, pattern="gpt4")
     others = [

@@ -13,7 +13,7 @@ from tinyllm.errors import UserError
 from tinyllm.formats.arrays import read_arrays
 from tinyllm.formats.run_folders import newest_checkpoint
 from tinyllm.tokenizers import WordPieceTokenizer
-from tinyllm.training import runs
+from tinyllm.training import journal, runs
 from tinyllm.training.metrics import read_metrics
 from tinyllm.training.presets import PRESETS, preset
 from tinyllm.training.runs import begin_run, complete, resume_run
@@ -95,23 +95,32 @@ def test_bits_per_byte_count_the_bytes_of_the_text_and_not_of_its_tokens(tmp_pat
     (tmp_path / "text.txt").write_text("".join(words), encoding="utf-8")
     corpus = load_corpus(str(tmp_path / "text.txt"))
     tokenizer = WordPieceTokenizer(["[UNK]", "tide", "sea", "##e", "i", "t", "d", "e", "s", "a"], ["[UNK]"])
-    training = TRAINING | {"evaluation_windows": 2}
+    training = TRAINING | {"evaluation_windows": 3}
     run = begin(tmp_path / "run", corpus, tokenizer=tokenizer, training=training)
     complete(run)
     held_out = corpus.split()[1][0]
-    first, *scored = re.findall(r" *\w+", held_out)[: 2 * 16 + 1]  # two windows of 16 targets, one word each
-    assert len(tokenizer.encode("".join([first, *scored]))) == 33
-    expected = {32: len("".join(scored)), run.validation_tokens.count - 1: len(held_out)}
+    first, *scored = re.findall(r" *\w+", held_out)[: 3 * 16 + 1]  # three windows of 16 targets, one word each
+    assert len(tokenizer.encode("".join([first, *scored]))) == 49
+    expected = {48: len("".join(scored)), run.validation_tokens.count - 1: len(held_out)}
     evaluations = [record for record in read_metrics(tmp_path / "run") if record["split"] == "validation"]
     assert {record["targets"] for record in evaluations} == set(expected)
     for record in evaluations:
         nats = record["loss_nats"] * record["targets"]
         assert record["bits_per_byte"] == pytest.approx(nats / math.log(2) / expected[record["targets"]], rel=1e-12)
     # What the tokens come back as is shorter.
-    assert len(tokenizer.decode(run.validation_tokens.tokens[1:33])) < expected[32] / 5
+    assert len(tokenizer.decode(run.validation_tokens.tokens[1:49])) < expected[48] / 5
     resumed = resume_run(tmp_path / "run", steps=8)
     complete(resumed)
     assert read_metrics(tmp_path / "run")[-1]["targets"] == resumed.validation_tokens.count - 1
+
+
+def test_samples_go_on_their_prompt(tmp_path, corpus, monkeypatch):
+    run = begin(tmp_path / "run", corpus, tokenizer="wordpiece", vocab_size=50)
+    ids = run.tokenizer.encode("sailor sat.")
+    monkeypatch.setattr(journal, "generate", lambda *_, **__: ids)
+    monkeypatch.setattr(journal, "sample_prompt", lambda _: "The old")
+    complete(run)
+    assert "=== step 6 ===\nThe old sailor sat.\n" in (tmp_path / "run" / "samples.txt").read_text()
 
 
 def stop_after(monkeypatch, steps):
