@@ -100,7 +100,8 @@ class SentencePieceBPETokenizer(Tokenizer):
     def _has_prefix(self, before):
         """Whether text that follows the token id `before` (None: nothing) gets a "▁" in front."""
         if self.prefix in ("always", "unless_spaced"):
-            # The unknown token is special, but it stands for characters in the middle of a text.
+            # The unknown token is special, but it stands for characters in the middle of a text. (Where a text has the
+            # name "<unk>" and it is allowed, Hugging Face puts a "▁" after it; decoding could not tell the two apart.)
             return self._begins(before) and (before is None or before != self._unknown_id)
         return before is None and self.prefix == "first_unless_spaced"
 
