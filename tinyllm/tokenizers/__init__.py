@@ -5,6 +5,7 @@ from tinyllm.tokenizers.byte import ByteTokenizer
 from tinyllm.tokenizers.character import CharacterTokenizer
 from tinyllm.tokenizers.loading import load_tokenizer
 from tinyllm.tokenizers.sentencepiece import SentencePieceBPETokenizer
+from tinyllm.tokenizers.word_counting import count_words
 from tinyllm.tokenizers.wordpiece import WordPieceTokenizer
 
 __all__ = [
@@ -13,5 +14,6 @@ __all__ = [
     "CharacterTokenizer",
     "SentencePieceBPETokenizer",
     "WordPieceTokenizer",
+    "count_words",
     "load_tokenizer",
 ]

@@ -5,7 +5,7 @@ Source: Sennrich, Haddow, Birch 2016; Radford et al. 2019 (GPT-2), section 2.2.
 """
 
 import unicodedata
-from collections import Counter
+import warnings
 
 from tinyllm.errors import UserError
 from tinyllm.files import atomic_write, read_json, write_json
@@ -13,13 +13,14 @@ from tinyllm.tokenizers.batches import on_all_cores
 from tinyllm.tokenizers.bpe_files import gpt2_files, parts_of_gpt2, parts_of_tiktoken, read_lines, tiktoken_lines
 from tinyllm.tokenizers.bpe_merging import merge_ids
 from tinyllm.tokenizers.bpe_rungs import Rungs
-from tinyllm.tokenizers.bpe_training import learn_merges
+from tinyllm.tokenizers.bpe_training import learn_merges_fast
 from tinyllm.tokenizers.byte_symbols import BYTE_ORDER
 from tinyllm.tokenizers.huggingface import NORMAL_FORMS, bpe_from_json, bpe_json, parsed
 from tinyllm.tokenizers.patterns import PATTERNS, pattern_text, splitter
-from tinyllm.tokenizers.special_tokens import END_OF_TEXT, number_special_tokens, split_at
+from tinyllm.tokenizers.special_tokens import END_OF_TEXT, number_special_tokens
 from tinyllm.tokenizers.texts import check_texts
 from tinyllm.tokenizers.tokenizer import Tokenizer
+from tinyllm.tokenizers.word_counting import count_words
 
 # Text repeats its words, so the ids of pieces are remembered: at most so many, and none longer than so many characters,
 # that no text can fill the memory.
@@ -91,21 +92,29 @@ class BPETokenizer(Tokenizer):
     def train(cls, texts, vocab_size=8192, pattern="gpt4", special_tokens=(END_OF_TEXT,), progress=None):
         """Learn a vocabulary of `vocab_size` tokens, the 256 bytes and the special ones included, from texts.
 
-        texts: a collection of str, read once. pattern: "gpt2", "gpt4" or a regular expression of the `regex` module.
+        texts: an iterable of str, read once. pattern: "gpt2", "gpt4" or a regular expression of the `regex` module.
         special_tokens: names; where one stands in the texts it separates and is not learned from.
         progress: called with (merges done, merges wanted). The outcome depends on how often each piece occurs and on
         nothing else; ties go to the smallest pair of ids (`learn_merges`).
         Errors: UserError for a vocab_size below 256 plus the special tokens, or above what the texts support.
+        Warns where there were more different pieces than memory holds (`count_words`).
         """
         special_tokens = list(number_special_tokens(special_tokens, 0))
-        wanted = vocab_size - 256 - len(special_tokens)
-        if wanted < 0:
-            raise UserError(
-                f"vocab_size must be at least {vocab_size - wanted} (256 bytes, {len(special_tokens)} special tokens), "
-                f"got {vocab_size}; choose a larger one"
-            )
-        pieces = count_pieces(texts, splitter(pattern_text(pattern)), special_tokens)
-        merges = learn_merges(pieces, wanted, progress)
+        merges_wanted(vocab_size, special_tokens)  # a size that cannot be is refused before the texts are read
+        words = count_words(texts, pattern, special_tokens)
+        if words.dropped:
+            warnings.warn(words.note(), stacklevel=2)
+        return cls.train_on_words(words, vocab_size, pattern, special_tokens, progress)
+
+    @classmethod
+    def train_on_words(cls, words, vocab_size=8192, pattern="gpt4", special_tokens=(END_OF_TEXT,), progress=None):
+        """`train` on pieces that `count_words` has counted, with the same pattern and special tokens.
+
+        Counting takes most of the time, and once is enough for vocabularies of several sizes.
+        """
+        special_tokens = list(number_special_tokens(special_tokens, 0))
+        wanted = merges_wanted(vocab_size, special_tokens)
+        merges = learn_merges_fast(words, wanted, progress)
         if len(merges) < wanted:
             most = vocab_size - wanted + len(merges)
             raise UserError(
@@ -272,10 +281,12 @@ def ranks_of(tokens, ids, merges):
     return ranks
 
 
-def count_pieces(texts, split, special_tokens):
-    """How often each piece occurs in the texts, where special tokens separate and are not counted."""
-    counts = Counter()
-    for text in check_texts(texts):
-        for part in split_at(special_tokens, text)[::2]:
-            counts.update(split(part))
-    return counts
+def merges_wanted(vocab_size, special_tokens=(END_OF_TEXT,)):
+    """How many merges a vocabulary of this size needs; UserError if there is no room for bytes and special tokens."""
+    wanted = vocab_size - 256 - len(special_tokens)
+    if wanted < 0:
+        raise UserError(
+            f"vocab_size must be at least {vocab_size - wanted} (256 bytes, {len(special_tokens)} special tokens), "
+            f"got {vocab_size}; choose a larger one"
+        )
+    return wanted

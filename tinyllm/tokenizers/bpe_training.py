@@ -8,21 +8,33 @@ from collections import Counter, defaultdict
 from itertools import pairwise
 
 from tinyllm.tokenizers.byte_symbols import BYTE_ORDER
+from tinyllm.tokenizers.compiling import kernels_ready
 
 ID_OF_BYTE = {byte: token for token, byte in enumerate(BYTE_ORDER)}
+WORTH_WAITING = 200_000  # bytes of different pieces, on which plain Python takes longer than the compiler
 
 
-def learn_merges(piece_counts, number, progress=None):
+def learn_merges_fast(words, number, progress=None):
+    """`learn_merges` by Numba's kernels where they are to be had, else as it stands below."""
+    if kernels_ready(wait=len(words.content) >= WORTH_WAITING):
+        from tinyllm.tokenizers import bpe_training_numba
+
+        return bpe_training_numba.learn_merges(words, number, progress)
+    return learn_merges(words, number, progress)
+
+
+def learn_merges(words, number, progress=None):
     """The first `number` merges of byte-pair encoding; fewer where nothing is left to merge.
 
-    piece_counts: dict piece (str) -> how often it occurs. progress: called with (merges done, number).
+    words: how often each piece of the text occurs (Words). progress: called with (merges done, number).
     Returns a list of (left id, right id); merge i makes id 256 + i.
 
     Tie rule: of the most frequent pairs the one with the smallest ids, left id first, in GPT-2's byte order. It is
     that of Hugging Face's BpeTrainer, and the outcome does not depend on the order of the text.
     """
-    words = [[ID_OF_BYTE[byte] for byte in piece.encode("utf-8")] for piece in piece_counts]
-    frequencies = list(piece_counts.values())
+    pieces = words.items()
+    words = [[ID_OF_BYTE[byte] for byte in piece] for piece, _ in pieces]
+    frequencies = [count for _, count in pieces]
     counts, places = count_pairs(words, frequencies)
     # The heap may hold outdated counts. Those of known pairs only fall, so what lies on top is at least as large as
     # the truth: an outdated entry is put back with its present count, and a correct one is the maximum.

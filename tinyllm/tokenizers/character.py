@@ -25,8 +25,11 @@ class CharacterTokenizer(Tokenizer):
 
     @classmethod
     def train(cls, texts, special_tokens=()):
-        """The tokenizer of all characters in `texts`, a collection of str."""
-        return cls(sorted(set().union(*check_texts(texts))), special_tokens)
+        """The tokenizer of all characters in `texts`, a collection of str, read once."""
+        characters = set()
+        for text in check_texts(texts):
+            characters.update(text)
+        return cls(sorted(characters), special_tokens)
 
     def _encode_ordinary(self, text):
         try:

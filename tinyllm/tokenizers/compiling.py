@@ -24,6 +24,8 @@ from subprocess import DEVNULL
 KERNEL_MODULES = (
     "tinyllm.tokenizers.splitting",
     "tinyllm.tokenizers.bpe_kernels",
+    "tinyllm.tokenizers.word_tables",
+    "tinyllm.tokenizers.bpe_training_numba",
 )
 """The files in which kernels stand. They import Numba, so they are imported only once kernels are wanted."""
 

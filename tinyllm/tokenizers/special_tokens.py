@@ -31,7 +31,18 @@ def split_at(names, text):
 
     Of two names that start alike the longer one is meant.
     """
-    if not names:
-        return [text]
-    alternatives = "|".join(map(re.escape, sorted(names, key=len, reverse=True)))
-    return re.split(f"({alternatives})", text)
+    return re.split(f"({any_of(names)})", text) if names else [text]
+
+
+def ordinary_spans(names, text):
+    """Where ordinary text begins and ends, before, between and after the names in `text`; nothing is copied."""
+    start = 0
+    for match in re.finditer(any_of(names), text) if names else ():
+        yield start, match.start()
+        start = match.end()
+    yield start, len(text)
+
+
+def any_of(names):
+    """The regular expression for any of the names."""
+    return "|".join(map(re.escape, sorted(names, key=len, reverse=True)))

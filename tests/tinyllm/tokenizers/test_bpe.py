@@ -16,6 +16,7 @@ from tinyllm.tokenizers.bpe_merging import merge_ids
 from tinyllm.tokenizers.bpe_training import learn_merges
 from tinyllm.tokenizers.byte_symbols import BYTE_ORDER
 from tinyllm.tokenizers.patterns import PATTERNS, splitter
+from tinyllm.tokenizers.words import Words
 
 PROSE = (
     "Once upon a time there was a little dog. It didn't like the rain, but it liked the 1234 puddles!\n\n"
@@ -137,13 +138,13 @@ def test_frequent_words_are_one_token(tokenizer):
 
 def test_ties_go_to_the_smallest_pair_of_ids():
     # All pairs occur once; "!" has id 0, so of ("z","a"), ("!","z") and ("a","!") the second is first.
-    assert learn_merges({"za": 1, "!z": 1, "a!": 1}, 3) == [
+    assert learn_merges(Words.of({"za": 1, "!z": 1, "a!": 1}), 3) == [
         (0, BYTE_ORDER.index(ord("z"))),
         (BYTE_ORDER.index(ord("a")), 0),
         (BYTE_ORDER.index(ord("z")), BYTE_ORDER.index(ord("a"))),
     ]
     # GPT-2's order and not that of byte values: a space is byte 32, but its id is above that of every letter.
-    assert learn_merges({" a": 1, "ba": 1}, 1) == [(BYTE_ORDER.index(ord("b")), BYTE_ORDER.index(ord("a")))]
+    assert learn_merges(Words.of({" a": 1, "ba": 1}), 1) == [(BYTE_ORDER.index(ord("b")), BYTE_ORDER.index(ord("a")))]
 
 
 def test_training_does_not_depend_on_the_order_of_texts():
