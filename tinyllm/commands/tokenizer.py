@@ -78,16 +78,12 @@ def train(options: TrainOptions):
     Example:
         tinyllm tokenizer train --data book.txt --out runs/tokenizer --vocab-size 2048
     """
-    from tinyllm.data import load_corpus
-    from tinyllm.training.progress import track
-
     file = options.out / "tokenizer.json"
     if file.exists():
         raise UserError(f"{file} exists and is not overwritten; choose another --out, or delete it first")
-    with track(None, "downloading", "bytes") as progress:
-        corpus = load_corpus(options.data, progress=progress)
+    corpus = open_corpus(options)
+    tokenizer = learn(corpus, options)
     print(corpus.describe())
-    tokenizer = learn(corpus.documents, options)
     tokenizer.save(options.out)
     if tokenizer.loses:
         print(f"A {tokenizer.kind} tokenizer of these settings does not keep {tokenizer.loses}.")
@@ -95,20 +91,39 @@ def train(options: TrainOptions):
     print(f"{file}: {tokenizer.vocab_size:,} tokens, {bytes_per_token:.2f} bytes of this text a token")
 
 
-def learn(texts, options):
-    """The tokenizer that the options ask for, learned from texts."""
-    from tinyllm.tokenizers import BPETokenizer, ByteTokenizer, CharacterTokenizer, WordPieceTokenizer
+def open_corpus(options):
+    """What the options name: a corpus by name, or files, which are read as they are needed and may be of any size."""
+    from tinyllm.data import NAMES, StreamedCorpus, load_corpus
+    from tinyllm.tokenizers.safe_cuts import cutter
+    from tinyllm.training.progress import track
+
+    if options.data not in NAMES:
+        return StreamedCorpus(options.data, cutter(options.pattern))
+    with track(None, "downloading", "bytes") as progress:
+        return load_corpus(options.data, progress=progress)
+
+
+def learn(corpus, options):
+    """The tokenizer that the options ask for, learned from a corpus."""
+    from tinyllm.tokenizers import BPETokenizer, ByteTokenizer, CharacterTokenizer, WordPieceTokenizer, count_words
+    from tinyllm.tokenizers.bpe import merges_wanted
     from tinyllm.training.progress import track
 
     if options.kind == "bytes":
         return ByteTokenizer()
     if options.kind == "character":
-        return CharacterTokenizer.train(texts)
+        return CharacterTokenizer.train(corpus.documents)
     if options.kind == "wordpiece":
+        texts, lowercase = corpus.documents, not options.cased
         with track(None, "training the tokenizer", "pieces") as progress:
-            return WordPieceTokenizer.train(texts, options.vocab_size, lowercase=not options.cased, progress=progress)
+            return WordPieceTokenizer.train(texts, options.vocab_size, lowercase=lowercase, progress=progress)
+    merges_wanted(options.vocab_size)  # a size that cannot be is refused before the text is read
+    with track(None, "reading the text", "bytes") as progress:
+        words = count_words(corpus.read(progress), options.pattern)
+    if words.dropped:
+        print(words.note())
     with track(None, "training the tokenizer", "merges") as progress:
-        return BPETokenizer.train(texts, options.vocab_size, pattern=options.pattern, progress=progress)
+        return BPETokenizer.train_on_words(words, options.vocab_size, options.pattern, progress=progress)
 
 
 def measure(tokenizer, texts, at_most=1_000_000):

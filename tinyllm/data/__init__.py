@@ -3,6 +3,7 @@
 from tinyllm.data.batches import IGNORED, RandomBatches, windows
 from tinyllm.data.corpora import NAMES, Corpus, load_corpus
 from tinyllm.data.preparation import PreparedData, num_bytes_of_targets, prepare
+from tinyllm.data.streamed_text import StreamedCorpus
 from tinyllm.data.token_files import TokenFile, write_tokens
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "Corpus",
     "PreparedData",
     "RandomBatches",
+    "StreamedCorpus",
     "TokenFile",
     "load_corpus",
     "num_bytes_of_targets",

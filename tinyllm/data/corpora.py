@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 
 from tinyllm.data import named_texts, python_reference, text_files
+from tinyllm.data.preparation import count_bytes
 from tinyllm.errors import UserError
 
 NAMES = ("python-reference", "python-stdlib", "shakespeare", "tinystories")
@@ -31,8 +32,7 @@ class Corpus:
         """The corpus of `documents` (strings); those that are blank are left out. Raises UserError if none is left."""
         documents = [document for document in documents if not document.isspace() and document]
         if not documents:
-            reason = f" ({note})" if note else ""
-            raise UserError(f"the corpus {name} is empty: there is no text in it{reason}; choose a file with text")
+            refuse_empty(name, note)
         digest, num_bytes = hashlib.sha256(), 0
         for index, document in enumerate(documents):
             data = document.encode("utf-8")
@@ -47,9 +47,14 @@ class Corpus:
 
     def describe(self):
         """One line: name, documents, bytes, hash, note."""
-        documents = "1 document" if self.num_documents == 1 else f"{self.num_documents:,} documents"
-        note = f" ({self.note})" if self.note else ""
-        return f"{self.name}: {documents}, {self.num_bytes:,} bytes, sha256 {self.sha256}{note}"
+        return description(self.name, self.num_documents, self.num_bytes, self.sha256, self.note)
+
+    def read(self, progress=None):
+        """The documents one after the other; progress(bytes read, bytes in all) after each."""
+        report = count_bytes(self.num_bytes, progress)
+        for document in self.documents:
+            yield document
+            report(len(document.encode("utf-8")))
 
     def split(self, held_out=0.1, seed=0):
         """(training documents, validation documents), each a list with at least one document, never overlapping.
@@ -102,9 +107,32 @@ def load_corpus(name_or_path, progress=None):
     if paths is None:
         raise UserError(unknown(name))
     documents, skipped = text_files.read_all(paths)
-    files = "1 binary file skipped" if skipped == 1 else f"{skipped} binary files skipped"
-    readable = os.fsencode(name).decode("utf-8", "replace")  # a file name may be no text at all
-    return Corpus.of(readable, documents, files if skipped else "")
+    return Corpus.of(readable(name), documents, skipped_note(skipped))
+
+
+def readable(name):
+    """A path as it can be printed: a file name may be no text at all."""
+    return os.fsencode(name).decode("utf-8", "replace")
+
+
+def skipped_note(number):
+    """What to say of files that were left out, or ""."""
+    if not number:
+        return ""
+    return "1 binary file skipped" if number == 1 else f"{number} binary files skipped"
+
+
+def refuse_empty(name, note):
+    """Say that there is no text in a corpus."""
+    reason = f" ({note})" if note else ""
+    raise UserError(f"the corpus {name} is empty: there is no text in it{reason}; choose a file with text")
+
+
+def description(name, num_documents, num_bytes, sha256, note):
+    """A corpus in one line."""
+    documents = "1 document" if num_documents == 1 else f"{num_documents:,} documents"
+    note = f" ({note})" if note else ""
+    return f"{name}: {documents}, {num_bytes:,} bytes, sha256 {sha256}{note}"
 
 
 def unknown(name):

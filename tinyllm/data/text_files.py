@@ -60,10 +60,15 @@ def read_all(paths):
         if b"\0" not in data:
             documents += documents_of(decode(data, path))
         elif len(paths) == 1:
-            raise UserError(f"{path} is binary or UTF-16 (it holds zero bytes); expected text in UTF-8")
+            refuse_binary(path)
         else:
             skipped += 1
     return documents, skipped
+
+
+def refuse_binary(path):
+    """Say that the only file there is holds no text."""
+    raise UserError(f"{path} is binary or UTF-16 (it holds zero bytes); expected text in UTF-8")
 
 
 def read_documents(path):
@@ -84,10 +89,15 @@ def decode(data, path):
     try:
         return data.decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
-        raise UserError(
-            f"{path} is not UTF-8: byte 0x{data[error.start]:02x} at offset {error.start:,}; "
-            "convert it, for example with: iconv -f latin1 -t utf-8 OLD > NEW"
-        ) from None
+        refuse_bytes(path, data[error.start], error.start)
+
+
+def refuse_bytes(path, byte, offset):
+    """Say that a file is not UTF-8."""
+    raise UserError(
+        f"{path} is not UTF-8: byte 0x{byte:02x} at offset {offset:,}; "
+        "convert it, for example with: iconv -f latin1 -t utf-8 OLD > NEW"
+    ) from None
 
 
 def documents_of(text):

@@ -6,7 +6,8 @@ import sys
 import pytest
 
 from tinyllm.commands.main import main
-from tinyllm.tokenizers import load_tokenizer
+from tinyllm.data import load_corpus, streamed_text
+from tinyllm.tokenizers import BPETokenizer, count_words, load_tokenizer, word_counting
 
 TEXT = "She sells sea shells by the sea shore. " * 30
 
@@ -53,6 +54,33 @@ def test_what_wordpiece_loses_is_said_and_cased_loses_less(text_file, capsys):
     _, out = train(text_file, "--kind", "wordpiece", "--vocab-size", "32", "--cased")
     assert "does not keep line breaks and other white space, words it" in capsys.readouterr().out
     assert load_tokenizer(out).decode(load_tokenizer(out).encode("She  sells")) == "She sells"
+
+
+def test_files_are_read_in_parts_and_described_like_a_corpus(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(streamed_text, "PART", 100)
+    monkeypatch.setattr(word_counting, "CHUNK", 64)
+    (tmp_path / "texts").mkdir()
+    for name in ("a", "b"):
+        (tmp_path / "texts" / name).write_text(TEXT + name + "<|endoftext|>" + TEXT, encoding="utf-8")
+    out = str(tmp_path / "tokenizer")
+    assert main(["tokenizer", "train", "--data", str(tmp_path / "texts"), "--out", out, "--vocab-size", "270"]) == 0
+    corpus = load_corpus(tmp_path / "texts")
+    assert corpus.describe() in capsys.readouterr().out
+    assert load_tokenizer(out).merges == BPETokenizer.train(corpus.documents, 270).merges
+
+
+def test_it_is_said_when_there_is_no_room_for_all_words(text_file, capsys, monkeypatch):
+    text_file.write_text(TEXT + " ".join(map(str, range(400))), encoding="utf-8")
+    monkeypatch.setitem(count_words.__kwdefaults__, "room", 400)
+    code, _ = train(text_file, "--vocab-size", "270")
+    assert code == 0
+    assert "more different pieces than there is room for" in capsys.readouterr().out
+
+
+def test_a_byte_that_is_not_utf8(text_file, capsys):
+    text_file.write_bytes(b"She sells \xe9")
+    assert train(text_file)[0] == 2
+    assert "a text.txt is not UTF-8: byte 0xe9 at offset 10" in capsys.readouterr().err
 
 
 def test_the_pattern_is_the_one_asked_for(text_file):
