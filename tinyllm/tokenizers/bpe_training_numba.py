@@ -39,29 +39,28 @@ def learn_merges(words, number, progress=None):
     heap, heap_counts = np.empty(room, np.int32), np.empty(room, np.int64)
     sizes = np.array([BYTE_PAIRS, fill(heap, heap_counts, pairs, counts)])
     # Of each token: its bytes, and the newest pairs that it is the left and the right half of.
-    lengths, newest = np.ones(256 + number, np.int32), np.full((256 + number, 2), NONE, np.int32)
-    merges, done = np.empty((number, 2), np.int32), 0
-    while done < number:
-        until = min(number, done + MERGES_AT_ONCE)
-        # A merge makes at most two new pairs with each token that there is.
-        while sizes[0] + (until - done) * 2 * (256 + until) > len(counts):
-            pairs, counts, heap, heap_counts = map(doubled, (pairs, counts, heap, heap_counts))
+    most = min(number, len(words.content))  # each merge takes away a token at least
+    lengths, newest = np.ones(256 + most, np.int32), np.full((256 + most, 2), NONE, np.int32)
+    merges, done = np.empty((most, 2), np.int32), 0
+    while done < most and sizes[1] > 0:
         before = done
         done = learn_some(
-            done, until, merges, words.counts, places, pairs, counts, heap, heap_counts, sizes, lengths, newest
-        )
-        if progress is not None:
-            for number_done in range(before + 1, done + 1):
-                progress(number_done, number)
-        if done < until:
-            break  # nothing is left to merge
+            before, min(most, before + MERGES_AT_ONCE), merges, words.counts,
+            places, pairs, counts, heap, heap_counts, sizes, lengths, newest,
+        )  # fmt: skip
+        if done == before and sizes[1] > 0:
+            pairs, counts, heap, heap_counts = (
+                doubled(array, sizes[0]) for array in (pairs, counts, heap, heap_counts)
+            )
+        for told in range(before + 1, done + 1) if progress is not None else ():
+            progress(told, number)
     return list(map(tuple, merges[:done].tolist()))
 
 
-def doubled(array):
-    """A copy with room for twice as many rows."""
+def doubled(array, used):
+    """A copy of the first `used` rows with room for twice as many as there were."""
     larger = np.empty((2 * len(array), *array.shape[1:]), array.dtype)
-    larger[: len(array)] = array
+    larger[:used] = array[:used]
     return larger
 
 
@@ -117,14 +116,15 @@ def unlink(place, weight, places, pairs, counts):
 
 @kernel(int64(int64, int64, ROWS, NUMBERS, ROWS, ROWS, NUMBERS, IDS, NUMBERS, NUMBERS, IDS, ROWS))
 def learn_some(done, until, merges, word_counts, places, pairs, counts, heap, heap_counts, sizes, lengths, newest):
-    """Go on from merge `done` up to `until`; return the number that are done, less than `until` if none is left.
+    """Go on from merge `done` up to `until`; return how many are done: fewer if none is left or `pairs` is full.
 
     heap and heap_counts: pairs and how often they occurred when they were put there. Counts of known pairs only fall,
     so what lies on top is at least as large as the truth: an outdated entry is put back with its present count, and a
     correct one is the maximum.
     """
     num_pairs, size = sizes[0], sizes[1]
-    while done < until and size > 0:
+    # A merge makes at most two new pairs with each token that there is.
+    while done < until and size > 0 and num_pairs + 2 * (257 + done) <= len(counts):
         pair, count = heap[0], heap_counts[0]
         size = pop(heap, heap_counts, size, pairs)
         if counts[pair] != count:
