@@ -1,6 +1,6 @@
 """From texts to `Words`: how often each piece occurs, in bounded memory, on all cores.
 
-The texts are read once, as they come, and gathered into chunks of some million bytes. Each chunk is counted by itself,
+The texts are read once, as they come, and gathered into chunks of a million bytes. Each chunk is counted by itself,
 and the counts are added up in the order of the chunks. So the outcome is the same on any number of cores.
 """
 
@@ -19,7 +19,8 @@ from tinyllm.tokenizers.special_tokens import END_OF_TEXT, number_special_tokens
 from tinyllm.tokenizers.texts import check_text, each_text
 from tinyllm.tokenizers.words import Words
 
-CHUNK = 1 << 22  # bytes of text that are counted together
+CHUNK = 1 << 20  # bytes of text that are counted together: their words' table fits into a core's cache
+WORTH_WAITING = 8  # chunks, on which plain Python takes longer than the compiler
 ROOM = 64_000_000
 
 
@@ -44,9 +45,8 @@ def count_words(texts, pattern="gpt4", special_tokens=(END_OF_TEXT,), *, room=RO
     pattern = pattern_text(pattern)
     machine, split = machine_of(pattern), splitter(pattern)
     chunks = gathered(texts, special_tokens, can_cut=machine is not None)
-    first = next(chunks, [])
-    # Who has a chunk full of text can wait for the compiler.
-    compiled = kernels_ready(wait=sum(map(len, first)) >= CHUNK)
+    first = list(itertools.islice(chunks, WORTH_WAITING))
+    compiled = kernels_ready(wait=len(first) == WORTH_WAITING)
     if compiled:
         from tinyllm.tokenizers.word_tables import WordTable
     table, dropped = WordTable() if compiled else PlainTable(), 0
@@ -56,8 +56,8 @@ def count_words(texts, pattern="gpt4", special_tokens=(END_OF_TEXT,), *, room=RO
             return counted_by_machine(chunk, machine)
         return Words.of(Counter(piece for part in chunk for piece in split(part.decode("utf-8"))))
 
-    threads = threads or usable_cores()
-    for words in in_order(count, itertools.chain([first], chunks), threads if compiled else 1):
+    threads = (threads or usable_cores()) if compiled and machine is not None else 1
+    for words in in_order(count, itertools.chain(first, chunks), threads):
         table.add(words)
         if table.num_bytes() > room:
             kept, lost = without_the_rarest(table.words(), room // 2)
