@@ -92,7 +92,7 @@ class BPETokenizer(Tokenizer):
     def train(cls, texts, vocab_size=8192, pattern="gpt4", special_tokens=(END_OF_TEXT,), progress=None):
         """Learn a vocabulary of `vocab_size` tokens, the 256 bytes and the special ones included, from texts.
 
-        texts: an iterable of str, read once. pattern: "gpt2", "gpt4" or a regular expression of the `regex` module.
+        texts: an iterable of str, read once. pattern: "gpt2", "gpt4", "gpt4o" or an expression of the `regex` module.
         special_tokens: names; where one stands in the texts it separates and is not learned from.
         progress: called with (merges done, merges wanted). The outcome depends on how often each piece occurs and on
         nothing else; ties go to the smallest pair of ids (`learn_merges`).

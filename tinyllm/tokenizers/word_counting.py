@@ -5,18 +5,18 @@ and the counts are added up in the order of the chunks. So the outcome is the sa
 """
 
 import itertools
-import os
 from collections import Counter, deque
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
 from tinyllm.errors import UserError
+from tinyllm.tokenizers.batches import usable_cores
 from tinyllm.tokenizers.compiling import kernels_ready
 from tinyllm.tokenizers.patterns import machine_of, pattern_text, splitter
 from tinyllm.tokenizers.safe_cuts import parts
 from tinyllm.tokenizers.special_tokens import END_OF_TEXT, number_special_tokens, ordinary_spans
-from tinyllm.tokenizers.texts import check_text, each_text
+from tinyllm.tokenizers.texts import each_text, utf8
 from tinyllm.tokenizers.words import Words
 
 CHUNK = 1 << 20  # bytes of text that are counted together: their words' table fits into a core's cache
@@ -77,11 +77,6 @@ def counted_by_machine(chunk, machine):
     return table.words()
 
 
-def usable_cores():
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def gathered(texts, special_tokens, can_cut):
     """Lists of parts of texts, as UTF-8, of about CHUNK bytes together; texts are cut where that changes no piece."""
     chunk, size = [], 0
@@ -102,8 +97,7 @@ def encoded(part, text):
     try:
         return part.encode("utf-8")
     except UnicodeEncodeError:
-        check_text(text)
-        raise
+        return utf8(text)
 
 
 def in_order(function, items, threads):
