@@ -23,6 +23,7 @@ NONE = -1
 END = -(2**31)  # the symbol of the place between two words
 
 BYTE_PAIRS = 256 * 256
+ROOM = 2 * BYTE_PAIRS  # for pairs at first
 MERGES_AT_ONCE = 64  # so often progress is told
 
 int64 = numba.int64
@@ -32,11 +33,10 @@ NUMBERS, IDS, ROWS = int64[::1], numba.int32[::1], numba.int32[:, ::1]
 
 def learn_merges(words, number, progress=None):
     """The first `number` merges for `words` (Words): a list of (left id, right id). See `bpe_training.learn_merges`."""
-    room = 2 * BYTE_PAIRS
     places = np.empty((len(words.content) + len(words) + 1, 5), np.int32)
-    pairs, counts = np.empty((room, 4), np.int32), np.zeros(room, np.int64)
+    pairs, counts = np.empty((ROOM, 4), np.int32), np.zeros(ROOM, np.int64)
     lay_out(words.content, words.starts, words.counts, np.argsort(BYTE_ORDER), places, pairs, counts)
-    heap, heap_counts = np.empty(room, np.int32), np.empty(room, np.int64)
+    heap, heap_counts = np.empty(ROOM, np.int32), np.empty(ROOM, np.int64)
     sizes = np.array([BYTE_PAIRS, fill(heap, heap_counts, pairs, counts)])
     # Of each token: its bytes, and the newest pairs that it is the left and the right half of.
     most = min(number, len(words.content))  # each merge takes away a token at least

@@ -21,7 +21,7 @@ from tinyllm.tokenizers.words import Words
 
 CHUNK = 1 << 20  # bytes of text that are counted together: their words' table fits into a core's cache
 WORTH_WAITING = 8  # chunks, on which plain Python takes longer than the compiler
-ROOM = 64_000_000
+ROOM = 50_000_000  # bytes of different pieces; learning takes some 33 bytes of memory for each
 
 
 def count_words(texts, pattern="gpt4", special_tokens=(END_OF_TEXT,), *, room=ROOM, threads=None):

@@ -88,9 +88,11 @@ def test_the_three_ways_learn_the_same(compiled, counts, number):
     assert told == [(done, number) for done in range(1, len(merges) + 1)]
 
 
-def test_the_three_ways_learn_the_same_from_much_text(compiled):
-    """Long enough for the arrays of pairs to grow, and for thousands of ties."""
+def test_the_three_ways_learn_the_same_from_much_text(compiled, monkeypatch):
+    """Enough for thousands of ties, and for the arrays of pairs to grow."""
     from tinyllm.tokenizers import bpe_training_numba
+
+    monkeypatch.setattr(bpe_training_numba, "ROOM", bpe_training_numba.BYTE_PAIRS + 600)
 
     draw = random.Random(0)
     syllables = ["ba", "ko", "the", "ing", "é", "ß", "日", "本", "aa", "aaaa", "12", "7", "'s", " "]
@@ -199,6 +201,16 @@ def test_a_table_grows(compiled):
     expected = Counter({piece: 2 * count for piece, count in counted(numbers, "gpt2").items()})
     assert as_dict(table.words()) == expected + Counter({b" 7": 5, b"new": 1, b"": 2})
     assert table.num_bytes() == sum(len(word) + 1 for word in as_dict(table.words()))
+
+
+def test_words_of_one_hash_are_told_apart(compiled):
+    from tinyllm.tokenizers.word_tables import WordTable
+
+    collision = {b"8yn0iYCKYHlIj4-BwPqk": 1, b"GReLUrM4wMqfg9yzV3KQ": 2}  # by FNV-1a with 64 bits
+    table = WordTable()
+    for _ in range(2):
+        table.add(Words.of(collision))
+    assert as_dict(table.words()) == {word: 2 * count for word, count in collision.items()}
 
 
 def test_the_rarest_words_go_when_there_is_no_room():
