@@ -8,7 +8,8 @@ array and not several because every array that a kernel is called with costs as 
               pieces: rows (the piece in four words, its id), those pieces that merging makes one token
     memory    room for merging a short piece; rows (the piece in four words, how many ids, six ids in three words)
 
-A piece of up to 31 bytes is four words: its bytes, then zeros, and its length in the last byte.
+A piece of up to 31 bytes is four words. The first has seven bytes and the length, so that it alone tells apart the
+pieces of up to seven bytes, which most are; the others have eight bytes each, zeros behind the end.
 """
 
 import numba
@@ -24,6 +25,7 @@ NO_MERGE = np.int64(2**63 - 1)  # a rank above all others
 LOW = np.int64(2**32 - 1)  # the lower half of a word
 
 WORDS = 4  # of a piece
+FIRST = 7  # bytes in the first of them
 LONGEST_KNOWN = 8 * WORDS - 1  # bytes of a piece that is looked up
 SHORT = 100  # bytes of a piece that is merged by looking for the next merge from end to end
 
@@ -58,21 +60,15 @@ def encode(text, machine, classes, tables, memory, ids):
             key = piece_words(text, at, length)
             row = ROOM + MET * (mixed(key) & (slots - 1))
             if same_piece(memory, row, key):
-                count += recall(memory, row, ids, count)
+                number = memory[row + WORDS]
+                ids[count] = memory[row + WORDS + 1] & LOW
+                for place in range(1, number):
+                    ids[count + place] = memory[row + WORDS + 1 + place // 2] >> 32 * (place % 2) & LOW
+                count += number
             else:
                 count += encode_new(text, at, length, key, tables, memory, row, ids, count)
         at = end
     return count
-
-
-@part
-def recall(memory, row, ids, count):
-    """Copy the ids of a remembered piece to ids[count:]; returns how many."""
-    number = memory[row + WORDS]
-    for place in range(number):
-        word = memory[row + WORDS + 1 + place // 2]
-        ids[count + place] = word >> 32 if place % 2 else word & LOW
-    return number
 
 
 @part
@@ -85,8 +81,7 @@ def encode_new(text, at, length, key, tables, memory, row, ids, count):
     else:
         number = merge(text, at, length, tables, memory, ids, count)
     if number <= MOST_IDS:
-        for place in range(WORDS):
-            memory[row + place] = key[place]
+        write_piece(memory, row, key)
         memory[row + WORDS] = number
         for place in range(MOST_IDS // 2):
             memory[row + WORDS + 1 + place] = 0
@@ -101,11 +96,14 @@ def encode_new(text, at, length, key, tables, memory, row, ids, count):
 @part
 def piece_words(text, at, length):
     """The four words of a piece of at most LONGEST_KNOWN bytes."""
+    first = word_of(text, at, min(length, FIRST)) | length << 8 * FIRST
+    if length <= FIRST:
+        return first, int64(0), int64(0), int64(0)
     return (
-        word_of(text, at, length),
-        word_of(text, at + 8, length - 8),
-        word_of(text, at + 16, length - 16),
-        word_of(text, at + 24, length - 24) | length << 56,
+        first,
+        word_of(text, at + FIRST, length - FIRST),
+        word_of(text, at + FIRST + 8, length - FIRST - 8),
+        word_of(text, at + FIRST + 16, length - FIRST - 16),
     )
 
 
@@ -135,7 +133,7 @@ def eight_bytes(text, at):
 @part
 def mixed(key):
     """A hash of the four words of a piece, not negative."""
-    word = key[0] * 0x2545F4914F6CDD1D ^ key[1] * 0x369DEA0F31A53F85 ^ key[2] * 0x1CE4E5B9BF58476D ^ key[3]
+    word = key[0] + key[1] * 0x2545F4914F6CDD1D + key[2] * 0x369DEA0F31A53F85 + key[3] * 0x1CE4E5B9BF58476D
     word *= 0x5851F42D4C957F2D
     return (word >> 32) & LOW
 
@@ -143,7 +141,19 @@ def mixed(key):
 @part
 def same_piece(rows, row, key):
     """Whether the words from `row` on are those of the piece."""
-    return rows[row] == key[0] and rows[row + 3] == key[3] and rows[row + 1] == key[1] and rows[row + 2] == key[2]
+    if rows[row] != key[0]:
+        return False
+    length = key[0] >> 8 * FIRST
+    if length <= FIRST:
+        return True
+    return rows[row + 1] == key[1] and rows[row + 2] == key[2] and rows[row + 3] == key[3]
+
+
+@part
+def write_piece(rows, row, key):
+    """The words of the piece to `row` and on."""
+    for place in range(WORDS):
+        rows[row + place] = key[place]
 
 
 @part
@@ -319,6 +329,5 @@ def fill_tables(contents, starts, numbers, merges, tables, ids, memory):
             if found == 1 and ids[0] == numbers[number]:
                 key = piece_words(contents, at, length)
                 row = piece_row(tables, key)
-                for place in range(WORDS):
-                    tables[row + place] = key[place]
+                write_piece(tables, row, key)
                 tables[row + WORDS] = numbers[number]

@@ -48,7 +48,7 @@ def gpt2_end(text, start, length, classes):
     end = contraction_end(text, start, length, AS_WRITTEN)
     if end > start:
         return end
-    body = start + 1 if text[start] == BLANK else start
+    body = start + 1 if byte_at(text, start) == BLANK else start
     if body < length:
         first = class_at(text, body, classes)
         # ` ?\p{L}+`
@@ -83,10 +83,10 @@ def gpt4_end(text, start, length, classes):
     if first & NUMBER:
         return three_numbers_end(text, start, length, classes)
     # ` ?[^\s\p{L}\p{N}]+[\r\n]*`
-    body = start + 1 if text[start] == BLANK else start
+    body = start + 1 if byte_at(text, start) == BLANK else start
     if body < length and class_at(text, body, classes) & SYMBOL:
         end = run_end(text, body, length, classes, SYMBOL)
-        while end < length and text[end] in (CARRIAGE_RETURN, LINE_FEED):
+        while end < length and byte_at(text, end) in (CARRIAGE_RETURN, LINE_FEED):
             end += 1
         return end
     # \s*[\r\n]+|\s+(?!\S)|\s+
@@ -109,10 +109,10 @@ def gpt4o_end(text, start, length, classes):
     if first & NUMBER:
         return three_numbers_end(text, start, length, classes)
     # ` ?[^\s\p{L}\p{N}]+[\r\n/]*`
-    body = start + 1 if text[start] == BLANK else start
+    body = start + 1 if byte_at(text, start) == BLANK else start
     if body < length and class_at(text, body, classes) & SYMBOL:
         end = run_end(text, body, length, classes, SYMBOL)
-        while end < length and text[end] in (CARRIAGE_RETURN, LINE_FEED, SLASH):
+        while end < length and byte_at(text, end) in (CARRIAGE_RETURN, LINE_FEED, SLASH):
             end += 1
         return end
     # \s*[\r\n]+|\s+(?!\S)|\s+
@@ -149,16 +149,16 @@ def cased_word_end(text, start, length, classes, first):
 @part
 def contraction_end(text, start, length, fold):
     """The end of 's|'t|'re|'ve|'m|'ll|'d at `start`, AS_WRITTEN or in ANY_CASE; `start` where there is none."""
-    if start + 1 >= length or text[start] != APOSTROPHE:
+    if start + 1 >= length or byte_at(text, start) != APOSTROPHE:
         return start
-    first = text[start + 1] | fold
+    first = byte_at(text, start + 1) | fold
     if first in (S, T, M, D):
         return start + 2
     if start + 2 >= length:
         return start
-    if fold and text[start + 1] == LONG_S[0] and text[start + 2] == LONG_S[1]:
+    if fold and byte_at(text, start + 1) == LONG_S[0] and byte_at(text, start + 2) == LONG_S[1]:
         return start + 3
-    second = text[start + 2] | fold
+    second = byte_at(text, start + 2) | fold
     if (second == E and first in (R, V)) or (second == L and first == L):
         return start + 3
     return start
@@ -203,27 +203,39 @@ def run_end(text, at, length, classes, wanted):
 @part
 def class_at(text, at, classes):
     """The classes of the character whose first byte is at `at`."""
-    byte = text[at]
+    byte = byte_at(text, at)
     if byte < 0x80:
         return classes[byte]
     if byte < 0xE0:
-        return classes[(byte & 0x1F) << 6 | (text[at + 1] & 0x3F)]
+        return classes[(byte & 0x1F) << 6 | follower(text, at + 1)]
     if byte < 0xF0:
-        return classes[(byte & 0x0F) << 12 | (text[at + 1] & 0x3F) << 6 | (text[at + 2] & 0x3F)]
+        return classes[(byte & 0x0F) << 12 | follower(text, at + 1) << 6 | follower(text, at + 2)]
     return classes[
-        (byte & 0x07) << 18 | (text[at + 1] & 0x3F) << 12 | (text[at + 2] & 0x3F) << 6 | (text[at + 3] & 0x3F)
+        (byte & 0x07) << 18 | follower(text, at + 1) << 12 | follower(text, at + 2) << 6 | follower(text, at + 3)
     ]
 
 
 @part
 def after(text, at):
     """Where the character after the one at `at` begins."""
-    byte = text[at]
+    byte = byte_at(text, at)
     if byte < 0x80:
         return at + 1
     if byte < 0xE0:
         return at + 2
     return at + 3 if byte < 0xF0 else at + 4
+
+
+@part
+def follower(text, at):
+    """The six bits that a byte after the first has of its character."""
+    return byte_at(text, at) & np.uint8(0x3F)
+
+
+@part
+def byte_at(text, at):
+    """The byte at `at`, which is not negative: Numba need not ask whether it counts from the end."""
+    return text[np.uint64(at)]
 
 
 @kernel(int64(int64, TEXT, CLASSES, int64[::1]))
