@@ -21,48 +21,44 @@ class KernelEncoder:
         """tokens: dict id -> bytes. byte_ids: the ids of the 256 bytes. merges: dict (left id, right id) -> (rank,
         merged id). machine: the number of a named pattern (`patterns.MACHINES`).
         """
-        self._tables = filled_tables(tokens, byte_ids, merges)
-        self._machine = machine
-        self._classes = character_classes()
+        self._tables = filled_tables(tokens, byte_ids, merges, machine)
         self._kernel = bpe_kernels.encode.compiled
         self._idle = []  # (memory, room for ids), a pair for each thread that ever encoded while others did
 
     def encode(self, text):
         """The list of token ids of a text."""
-        own, ids, count = self._encode(utf8(text))
-        found = ids[:count].tolist()
+        data = utf8(text)
+        memory, room = own = self._take_room()
+        ids = room if len(data) <= SHORT_TEXT else np.empty(len(data), np.int32)
+        found = ids[: self._kernel(data, self._tables, memory, ids)].tolist()
         self._idle.append(own)
         return found
 
     def encode_to_array(self, text):
         """The same as an int32 array."""
-        own, ids, count = self._encode(utf8(text))
-        if ids is own[1]:
-            found = ids[:count].copy()
+        data = utf8(text)
+        memory, room = own = self._take_room()
+        if len(data) <= SHORT_TEXT:
+            found = room[: self._kernel(data, self._tables, memory, room)].copy()
         else:
-            found = ids
-            found.resize(count, refcheck=False)  # gives the rest back without a copy
+            found = np.empty(len(data), np.int32)
+            # Gives the rest back without a copy.
+            found.resize(self._kernel(data, self._tables, memory, found), refcheck=False)
         self._idle.append(own)
         return found
 
-    def _encode(self, data):
-        """(room used, array whose first ids are those of the text, how many); the room is to be given back."""
-        own = self._idle.pop() if self._idle else self._new_room()
-        memory, ids = own
-        if len(data) > SHORT_TEXT:
-            ids = np.empty(len(data), np.int32)
-        return own, ids, self._kernel(data, self._machine, self._classes, self._tables, memory, ids)
-
-    def _new_room(self):
-        return bpe_kernels.new_memory(REMEMBERED_PIECES), np.empty(SHORT_TEXT, np.int32)
+    def _take_room(self):
+        """What no other thread uses until it is given back."""
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return bpe_kernels.new_memory(REMEMBERED_PIECES), np.empty(SHORT_TEXT, np.int32)
 
 
-def filled_tables(tokens, byte_ids, merges):
+def filled_tables(tokens, byte_ids, merges, machine):
     """The `tables` of bpe_kernels for one vocabulary."""
     slots = [power_of_two_above(2 * len(of)) for of in (merges, tokens)]
-    tables = np.empty(bpe_kernels.tables_size(*slots), np.int64)
-    tables[:2] = slots
-    tables[bpe_kernels.BYTES_AT : bpe_kernels.PAIRS_AT] = byte_ids
+    tables = bpe_kernels.new_tables(*slots, machine, byte_ids, character_classes())
     starts = np.array([0, *accumulate(map(len, tokens.values()))], np.int64)
     rows = np.array([(*pair, *made) for pair, made in merges.items()], np.int64).reshape(len(merges), 4)
     numbers, contents = np.array([*tokens], np.int64), b"".join(tokens.values())

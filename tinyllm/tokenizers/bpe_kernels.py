@@ -3,7 +3,8 @@
 `tables` is one vocabulary in one int64 array, `memory` what one thread remembers of the pieces that it met; each is one
 array and not several because every array that a kernel is called with costs as much as five bytes of text.
 
-    tables    the numbers of slots of both hash tables; the ids of the 256 bytes;
+    tables    the numbers of slots of both hash tables, the number of the machine that cuts; the ids of the 256 bytes;
+              the classes of all code points, eight in one number;
               pairs: rows (left id and right id, rank and merged id), each two numbers of 32 bits in one;
               pieces: rows (the piece in four words, its id), those pieces that merging makes one token
     memory    room for merging a short piece; rows (the piece in four words, how many ids, six ids in three words)
@@ -16,7 +17,8 @@ import numba
 import numpy as np
 
 from tinyllm.tokenizers.compiling import kernel
-from tinyllm.tokenizers.splitting import CLASSES, TEXT, part, piece_end
+from tinyllm.tokenizers.splitting import TEXT, part, piece_end
+from tinyllm.tokenizers.unicode.categories import CODE_POINTS
 
 int32, int64 = numba.int32, numba.int64
 
@@ -29,16 +31,21 @@ FIRST = 7  # bytes in the first of them
 LONGEST_KNOWN = 8 * WORDS - 1  # bytes of a piece that is looked up
 SHORT = 100  # bytes of a piece that is merged by looking for the next merge from end to end
 
-BYTES_AT = 2  # where the ids of bytes begin in `tables`
-PAIRS_AT = BYTES_AT + 256
+BYTES_AT = 3  # where the ids of bytes begin in `tables`
+CLASSES_AT = BYTES_AT + 256
+PAIRS_AT = CLASSES_AT + CODE_POINTS // 8
 PAIR, PIECE, MET = 2, WORDS + 1, 2 * WORDS  # numbers in a row
 MOST_IDS = 2 * (MET - WORDS - 1)  # of a piece that is remembered
 ROOM = 2 * SHORT  # in `memory`, before its rows
 
 
-def tables_size(pair_slots, piece_slots):
-    """How long `tables` is; the slots are powers of two, some of them to stay empty."""
-    return PAIRS_AT + PAIR * pair_slots + PIECE * piece_slots
+def new_tables(pair_slots, piece_slots, machine, byte_ids, classes):
+    """The `tables` of a vocabulary that is still to be filled in. Slots: powers of two, some of them to stay empty."""
+    tables = np.empty(PAIRS_AT + PAIR * pair_slots + PIECE * piece_slots, np.int64)
+    tables[:BYTES_AT] = pair_slots, piece_slots, machine
+    tables[BYTES_AT:CLASSES_AT] = byte_ids
+    tables[CLASSES_AT:PAIRS_AT] = classes.view(np.int64)
+    return tables
 
 
 def new_memory(slots):
@@ -46,9 +53,10 @@ def new_memory(slots):
     return np.zeros(ROOM + MET * slots, np.int64)
 
 
-@kernel(int64(TEXT, int64, CLASSES, int64[::1], int64[::1], int32[::1]))
-def encode(text, machine, classes, tables, memory, ids):
-    """Token ids of a text, cut by a machine of `splitting`: how many they are. ids: (len(text),), receives them."""
+@kernel(int64(TEXT, int64[::1], int64[::1], int32[::1]))
+def encode(text, tables, memory, ids):
+    """Write the token ids of a text to `ids`, which has room for len(text); returns how many they are."""
+    machine, classes = tables[2], tables[CLASSES_AT:PAIRS_AT].view(np.uint8)
     slots = (len(memory) - ROOM) // MET
     at, count = int64(0), int64(0)
     while at < len(text):
@@ -308,7 +316,7 @@ def drop_first(heap, size):
 
 @kernel(numba.void(TEXT, int64[::1], int64[::1], int64[:, ::1], int64[::1], int32[::1], int64[::1]))
 def fill_tables(contents, starts, numbers, merges, tables, ids, memory):
-    """Fill `tables`, of which only the numbers of slots and the ids of bytes are there, with one vocabulary.
+    """Fill `new_tables` with one vocabulary.
 
     contents: the bytes of all tokens, one after the other; starts: (n + 1,) where each begins; numbers: (n,) their ids.
     merges: (m, 4) left id, right id, rank, merged id. ids: as long as the longest token. memory: as for `encode`.

@@ -20,7 +20,7 @@ part = numba.njit(error_model="numpy")
 """A piece of a kernel: compiled with the kernel that calls it, never by itself."""
 
 TEXT = numba.types.Bytes(numba.uint8, 1, "C", readonly=True)
-CLASSES = numba.types.Array(numba.uint8, 1, "C", readonly=True)
+CLASSES = numba.uint8[::1]
 int64 = numba.int64
 
 GPT2, GPT4, GPT4O = MACHINES["gpt2"], MACHINES["gpt4"], MACHINES["gpt4o"]

@@ -13,7 +13,7 @@ def utf8(text):
     """The bytes of a text in UTF-8; UserError unless it is a string that UTF-8 can write."""
     check_type(text)
     try:
-        return text.encode("utf-8")
+        return text.encode()
     except UnicodeEncodeError as error:
         raise UserError(
             f"the text has a lone surrogate {text[error.start]!r} (character {error.start}), which UTF-8 cannot write; "

@@ -39,7 +39,7 @@ def category_ranges():
 
 @functools.cache
 def character_classes():
-    """The classes of every code point: uint8 array (0x110000,) of the bits above. Made once, not to be written."""
+    """The classes of every code point: uint8 array (0x110000,) of the bits above. Made once; never write to it."""
     cases = {"Lu": UPPER, "Lt": UPPER, "Ll": LOWER, "Lm": UPPER | LOWER, "Lo": UPPER | LOWER}
     classes = np.full(CODE_POINTS, SYMBOL, np.uint8)
     for category, ranges in category_ranges().items():
@@ -58,5 +58,4 @@ def character_classes():
             classes[first : last + 1] = bits
     classes[CONTROLS_THAT_SPACE] = SPACE
     classes[[ord("\r"), ord("\n")]] |= NEWLINE
-    classes.flags.writeable = False
     return classes
