@@ -133,6 +133,11 @@ class BPETokenizer(Tokenizer):
         """
         self._rungs.use(name)
 
+    @property
+    def rung(self):
+        """Which of them encodes now."""
+        return self._rungs.name
+
     def encode(self, text, *, allowed_special=(), disallowed_special=()):
         encoder = self._rungs.encoder
         if encoder is None or allowed_special or disallowed_special or self.added_tokens or self._changes_text:

@@ -29,6 +29,7 @@ class Rungs:
         self._pattern = pattern
         self.encoder = None
         """What encodes instead of plain Python; None as long as that does."""
+        self.name = "python"
         self._only_python = only_python
         self._settled = self._has_no_kernels()
         self._characters, self._next_look = 0, 0.0
@@ -56,14 +57,14 @@ class Rungs:
         Errors: UserError for another name, and for "numba" where there is none or the pattern is the user's own.
         """
         if rung is None:
-            self.encoder, self._settled = None, self._has_no_kernels()
+            self.name, self.encoder, self._settled = "python", None, self._has_no_kernels()
             return
         if rung not in RUNGS:
             raise UserError(f"rung must be one of {', '.join(RUNGS)} or None; got {rung!r}")
         if self._only_python and rung != "python":
             raise UserError('a tokenizer with ignore_merges encodes by the rung "python" only; use that one')
         self.encoder = {"python": lambda: None, "numpy": self._of_arrays, "numba": self._of_kernels}[rung]()
-        self._settled = True
+        self.name, self._settled = rung, True
 
     def _of_arrays(self):
         _, byte_ids, merges = self._vocabulary
