@@ -124,6 +124,10 @@ def test_a_megabyte_of_one_character(pair, letter):
     text = letter * (1_000_000 // len(letter.encode()))
     ids = ours.encode(text)
     assert ours.decode(ids) == text
+    if theirs.name == "o200k pattern" and letter.isspace():
+        # tiktoken's engine gives up on its own pattern here: too many steps back.
+        text = letter * 100_000
+        ids = ours.encode(text)
     assert ids == theirs.encode_ordinary(text)
 
 
