@@ -8,8 +8,8 @@ from tinyllm.tokenizers import bpe_kernels
 from tinyllm.tokenizers.texts import utf8
 from tinyllm.tokenizers.unicode.categories import character_classes
 
-REMEMBERED_PIECES = 2**14
-"""By each thread: 1 MB, which still fits the cache of a core."""
+REMEMBERED_PIECES = 2**15
+"""By each thread: 2 MB."""
 
 SHORT_TEXT = 2**16  # bytes; the ids of a shorter one need no array of their own
 
