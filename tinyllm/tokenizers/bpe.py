@@ -144,7 +144,14 @@ class BPETokenizer(Tokenizer):
             return super().encode(text, allowed_special=allowed_special, disallowed_special=disallowed_special)
         return encoder.encode(text)  # the usual case, by the shortest way
 
+    def encode_to_array(self, text, *, allowed_special=(), disallowed_special=()):
+        encoder = self._rungs.encoder
+        if encoder is None or allowed_special or disallowed_special or self.added_tokens or self._changes_text:
+            return super().encode_to_array(text, allowed_special=allowed_special, disallowed_special=disallowed_special)
+        return encoder.encode_to_array(text)
+
     encode.__doc__ = Tokenizer.encode.__doc__
+    encode_to_array.__doc__ = Tokenizer.encode_to_array.__doc__
 
     def encode_batch(self, texts, *, allowed_special=(), disallowed_special=()):
         """`encode_to_array` of each text, a list of int32 arrays. Compiled kernels do so on all cores."""
