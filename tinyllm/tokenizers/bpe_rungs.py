@@ -13,7 +13,7 @@ from tinyllm.tokenizers.patterns import machine_of, splitter
 
 RUNGS = ("python", "numpy", "numba")
 A_FEW_PAGES = 100_000  # characters: what plain Python encodes in the time that it takes to load Numba
-LARGE_TEXT = 1_000_000  # characters at once: plain Python takes about a second for as many
+LARGE_TEXT = 8_000_000  # characters at once: plain Python takes as long for as many as the compiler for its kernels
 PAUSE = 0.1  # seconds from one look for the kernels to the next
 
 

@@ -85,15 +85,30 @@ def test_long_pieces(length, letters):
 
 
 @needs_numba
-def test_remembered_pieces_that_take_each_others_place(monkeypatch):
+@pytest.mark.parametrize("slots", [1, 2])
+def test_remembered_pieces_that_take_each_others_place(monkeypatch, slots):
     from tinyllm.tokenizers import bpe_encoder
 
-    monkeypatch.setattr(bpe_encoder, "REMEMBERED_PIECES", 2)
+    monkeypatch.setattr(bpe_encoder, "REMEMBERED_PIECES", slots)
     tokenizer, draw = random_tokenizer(11), random.Random(0)
     words = ["".join(draw.choices("abcde ", k=draw.randint(1, 40))) for _ in range(50)]
     for _ in range(20):
         text = "".join(draw.choices(words, k=200))
         assert by_rung(tokenizer, "numba", text) == by_rung(tokenizer, "python", text)
+
+
+@needs_numba
+def test_each_byte_of_a_remembered_piece_counts(monkeypatch):
+    from tinyllm.tokenizers import bpe_encoder
+
+    monkeypatch.setattr(bpe_encoder, "REMEMBERED_PIECES", 1)
+    words = ["a" * place + letter + "b" * (28 - place) for place in range(29) for letter in "cd"]
+    tokenizer = BPETokenizer.train([" ".join(words)], vocab_size=340)
+    expected = [by_rung(tokenizer, "python", word) for word in words]
+    assert max(map(len, expected)) <= 6  # or they would not be remembered
+    tokenizer.use_rung("numba")
+    for word, ids in zip(words, expected, strict=True):
+        assert tokenizer.encode(word) == ids
 
 
 @needs_numba

@@ -15,8 +15,9 @@ ROOT = Path(__file__).parents[3]
 pytestmark = pytest.mark.skipif(not compiling.usable(), reason="Numba is not installed, or switched off")
 
 SETUP = """
-import json, sys, time
-from tinyllm.tokenizers import BPETokenizer, compiling
+import sys
+from tinyllm.tokenizers import BPETokenizer, bpe_rungs, compiling
+bpe_rungs.LARGE_TEXT = 1_000_000
 tokenizer = BPETokenizer.train(["the cat and the hat"], vocab_size=260, special_tokens=())
 large = "the cat and the hat " * 60_000
 """
