@@ -51,7 +51,8 @@ class BPETokenizer(Tokenizer):
         ignore_merges=False,
     ):
         """tokens: dict id -> bytes, all 256 single bytes among them. merges: list of (left id, right id) in the order
-        learned. pattern: "gpt2", "gpt4", "gpt4o" or a regular expression. special_tokens, added_tokens: dict name -> id.
+        learned. pattern: the name of one ("gpt2", "gpt4", "gpt4o") or a regular expression. special_tokens,
+        added_tokens: dict name -> id.
 
         What the tokenizers of other models do besides: normalizer: "NFC" (Qwen 2), "NFD", "NFKC" or "NFKD", the Unicode
         normal form that text is brought to first. add_prefix_space: a space in front of text that has none.
