@@ -4,14 +4,36 @@ Source: Sennrich, Haddow, Birch 2016, "Neural Machine Translation of Rare Words 
 """
 
 import heapq
+import math
+from itertools import pairwise
+
+SHORT = 50  # ids; a longer piece is merged with a heap
+NO_MERGE = (math.inf, None)
 
 
 def merge_ids(ids, merges):
     """Merge the adjacent pair that was learned first (leftmost on a tie) until no learned pair is left.
 
-    ids: token ids of one piece's bytes, n of them. merges: dict (left id, right id) -> (rank, merged id).
-    Returns the list of token ids. Costs O(n log n): the tokens form a linked list, the mergeable pairs a heap.
+    ids: token ids of one piece's bytes. merges: dict (left id, right id) -> (rank, merged id). Returns the list of
+    token ids.
     """
+    if len(ids) > SHORT:
+        return merge_long(ids, merges)
+    ids = list(ids)
+    ranks = [merges.get(pair, NO_MERGE)[0] for pair in pairwise(ids)]  # of what each id and the next could become
+    while ranks and (first := min(ranks)) < math.inf:
+        place = ranks.index(first)
+        ids[place : place + 2] = [merges[ids[place], ids[place + 1]][1]]
+        del ranks[place]
+        if place > 0:
+            ranks[place - 1] = merges.get((ids[place - 1], ids[place]), NO_MERGE)[0]
+        if place < len(ranks):
+            ranks[place] = merges.get((ids[place], ids[place + 1]), NO_MERGE)[0]
+    return ids
+
+
+def merge_long(ids, merges):
+    """The same for n ids in n log n steps: the tokens form a linked list, the mergeable pairs a heap."""
     n = len(ids)
     ids = list(ids)
     after = list(range(1, n + 1))  # position of the next token; n is the end

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tinyllm.errors import UserError
 from tinyllm.tokenizers import BPETokenizer
-from tinyllm.tokenizers.bpe_merging import merge_ids
+from tinyllm.tokenizers.bpe_merging import merge_ids, merge_long
 from tinyllm.tokenizers.bpe_training import learn_merges
 from tinyllm.tokenizers.byte_symbols import BYTE_ORDER
 from tinyllm.tokenizers.patterns import PATTERNS, splitter
@@ -80,16 +80,19 @@ def test_training_on_prose_equals_the_definition():
     assert BPETokenizer.train([PROSE], vocab_size=257 + 100).merges == naive_train([PROSE], 100, PATTERNS["gpt4"])
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(
-    ids=st.lists(st.integers(0, 2), min_size=3, max_size=15),
+    ids=st.lists(st.integers(0, 2), max_size=15),
     pairs=st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=2, max_size=10, unique=True),
+    ranks=st.lists(st.integers(0, 6), min_size=10, max_size=10),
 )
-@example(ids=[0, 1, 2], pairs=[(1, 2), (0, 1)])  # the second pair is gone once the first is merged
-def test_merging_equals_the_definition(ids, pairs):
-    # Any list of merges, also those that no training would make.
-    merges = {pair: (rank, 3 + rank) for rank, pair in enumerate(pairs)}
+@example(ids=[0, 1, 2], pairs=[(1, 2), (0, 1)], ranks=[*range(10)])  # the second pair is gone once the first is merged
+@example(ids=[0, 1, 2], pairs=[(1, 2), (0, 1)], ranks=[0] * 10)  # of equals the left one, though it comes later here
+def test_merging_equals_the_definition(ids, pairs, ranks):
+    # Any list of merges, also those that no training would make; equal ranks are those of equal scores.
+    merges = {pair: (rank, 3 + number) for number, (pair, rank) in enumerate(zip(pairs, ranks, strict=False))}
     assert merge_ids(ids, merges) == naive_merge_ids(ids, merges)
+    assert merge_long(ids, merges) == naive_merge_ids(ids, merges)
 
 
 @given(words=st.lists(st.sampled_from([*regex.findall(PATTERNS["gpt4"], PROSE), "d", "og", "th", "n", " "])))
