@@ -7,8 +7,11 @@ from typing import Literal
 
 from tyro.conf import Positional
 
-from tinyllm.commands.tokenizer_views import print_comparison, print_tokens, text_from
+from tinyllm.commands.tokenizer_views import first_bytes, print_comparison, print_tokens, text_from
 from tinyllm.errors import UserError
+
+LOADED_BYTES = 200_000_000  # of files; larger ones are read part by part, as often as needed
+A_BEGINNING = 4_000_000  # bytes: what the WordPiece beside a tokenizer learns from
 
 
 @dataclass
@@ -31,6 +34,12 @@ class TrainOptions:
 
     cased: bool = False
     """Keep capitals and accents (wordpiece only)."""
+
+    held_out: float = 0.1
+    """Share of the text that is kept back to measure on, the same that pretrain keeps back; 0: learn from all of it."""
+
+    compare: tuple[str, ...] = ()
+    """Folders or files of other tokenizers, or gpt2, gpt4, to measure on that text too."""
 
 
 @dataclass
@@ -81,61 +90,69 @@ def train(options: TrainOptions):
     file = options.out / "tokenizer.json"
     if file.exists():
         raise UserError(f"{file} exists and is not overwritten; choose another --out, or delete it first")
-    corpus = open_corpus(options)
-    tokenizer = learn(corpus, options)
-    print(corpus.describe())
+    others = {name: opened(name) for name in options.compare}
+    text = open_text(options)
+    tokenizer = learn(text, options)
+    print(text.describe())
     tokenizer.save(options.out)
     if tokenizer.loses:
         print(f"A {tokenizer.kind} tokenizer of these settings does not keep {tokenizer.loses}.")
-    bytes_per_token = measure(tokenizer, corpus.documents)
-    print(f"{file}: {tokenizer.vocab_size:,} tokens, {bytes_per_token:.2f} bytes of this text a token")
+    print(f"{file}: {tokenizer.vocab_size:,} tokens")
+    measured = text.held_out or first_bytes(text, A_BEGINNING)
+    print("On the text that was kept back:" if text.held_out else "On the text that it learned from:")
+    print_comparison({str(options.out): tokenizer} | others | yardsticks(tokenizer, text, options), measured)
 
 
-def open_corpus(options):
-    """What the options name: a corpus by name, or files, which are read as they are needed and may be of any size."""
-    from tinyllm.data import NAMES, StreamedCorpus, load_corpus
+def open_text(options):
+    """What the options name, divided: a corpus, or files, which are read as they are needed if they are large."""
+    from tinyllm.data import NAMES, Divided, StreamedCorpus, load_corpus
     from tinyllm.tokenizers.safe_cuts import cutter
     from tinyllm.training.progress import track
 
+    if not 0 <= options.held_out < 1:
+        raise UserError(f"--held-out is a share of the text, at least 0 and below 1, not {options.held_out}")
     if options.data not in NAMES:
-        return StreamedCorpus(options.data, cutter(options.pattern))
+        streamed = StreamedCorpus(options.data, cutter(options.pattern))
+        if not options.held_out or streamed.file_bytes > LOADED_BYTES:
+            return Divided(streamed, options.held_out)
     with track(None, "downloading", "bytes") as progress:
-        return load_corpus(options.data, progress=progress)
+        return Divided(load_corpus(options.data, progress=progress), options.held_out)
 
 
-def learn(corpus, options):
-    """The tokenizer that the options ask for, learned from a corpus."""
+def learn(text, options):
+    """The tokenizer that the options ask for, learned from a divided text."""
     from tinyllm.tokenizers import BPETokenizer, ByteTokenizer, CharacterTokenizer, WordPieceTokenizer, count_words
     from tinyllm.tokenizers.bpe import merges_wanted
     from tinyllm.training.progress import track
 
     if options.kind == "bytes":
         return ByteTokenizer()
-    if options.kind == "character":
-        return CharacterTokenizer.train(corpus.documents)
+    if options.kind == "character":  # its alphabet must cover the whole text
+        return CharacterTokenizer.train(text.corpus.documents)
     if options.kind == "wordpiece":
-        texts, lowercase = corpus.documents, not options.cased
         with track(None, "training the tokenizer", "pieces") as progress:
-            return WordPieceTokenizer.train(texts, options.vocab_size, lowercase=lowercase, progress=progress)
+            return WordPieceTokenizer.train(text, options.vocab_size, lowercase=not options.cased, progress=progress)
     merges_wanted(options.vocab_size)  # a size that cannot be is refused before the text is read
     with track(None, "reading the text", "bytes") as progress:
-        words = count_words(corpus.read(progress), options.pattern)
+        words = count_words(text.read(progress), options.pattern)
     if words.dropped:
         print(words.note())
     with track(None, "training the tokenizer", "merges") as progress:
         return BPETokenizer.train_on_words(words, options.vocab_size, options.pattern, progress=progress)
 
 
-def measure(tokenizer, texts, at_most=1_000_000):
-    """Bytes a token, over the first `at_most` characters of texts."""
-    num_bytes = num_tokens = 0
-    for text in texts:
-        text, at_most = text[:at_most], at_most - len(text)
-        num_bytes += len(text.encode("utf-8"))
-        num_tokens += len(tokenizer.encode(text))
-        if at_most <= 0:
-            break
-    return num_bytes / num_tokens
+def yardsticks(tokenizer, text, options):
+    """Dict name -> tokenizer: bytes, and WordPiece of the same size, learned from the beginning of the same text."""
+    from tinyllm.tokenizers import ByteTokenizer, WordPieceTokenizer
+
+    found = {} if options.kind == "bytes" else {"bytes": ByteTokenizer()}
+    if options.kind == "bpe":
+        texts = first_bytes(text, A_BEGINNING)
+        try:
+            found["wordpiece"] = WordPieceTokenizer.train(texts, tokenizer.vocab_size, lowercase=False)
+        except UserError as error:  # so many tokens are not in it
+            print(f"No wordpiece beside it: {error}")
+    return found
 
 
 def encode(options: EncodeOptions):

@@ -2,6 +2,7 @@
 
 from tinyllm.data.batches import IGNORED, RandomBatches, windows
 from tinyllm.data.corpora import NAMES, Corpus, load_corpus
+from tinyllm.data.held_out import Divided
 from tinyllm.data.preparation import PreparedData, num_bytes_of_targets, prepare
 from tinyllm.data.streamed_text import StreamedCorpus
 from tinyllm.data.token_files import TokenFile, write_tokens
@@ -10,6 +11,7 @@ __all__ = [
     "IGNORED",
     "NAMES",
     "Corpus",
+    "Divided",
     "PreparedData",
     "RandomBatches",
     "StreamedCorpus",

@@ -35,6 +35,11 @@ class StreamedCorpus:
         self._start()
 
     @property
+    def file_bytes(self):
+        """Bytes of the files, those that will be skipped included."""
+        return sum(size_of(path) for path in self.paths)
+
+    @property
     def documents(self):
         """The texts, to iterate over."""
         return self
@@ -45,7 +50,7 @@ class StreamedCorpus:
     def read(self, progress=None):
         """The texts; progress(bytes read, bytes in all) is called now and then."""
         self._start()
-        report = count_bytes(sum(size_of(path) for path in self.paths), progress)
+        report = count_bytes(self.file_bytes, progress)
         for path in self.paths:
             is_binary, is_separated = look_through(path)
             if is_binary and len(self.paths) == 1:

@@ -2,6 +2,7 @@
 
 import io
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -63,10 +64,42 @@ def test_files_are_read_in_parts_and_described_like_a_corpus(tmp_path, capsys, m
     for name in ("a", "b"):
         (tmp_path / "texts" / name).write_text(TEXT + name + "<|endoftext|>" + TEXT, encoding="utf-8")
     out = str(tmp_path / "tokenizer")
-    assert main(["tokenizer", "train", "--data", str(tmp_path / "texts"), "--out", out, "--vocab-size", "270"]) == 0
+    words = ["tokenizer", "train", "--data", str(tmp_path / "texts"), "--out", out, "--vocab-size", "270"]
+    assert main([*words, "--held-out", "0"]) == 0
     corpus = load_corpus(tmp_path / "texts")
     assert corpus.describe() in capsys.readouterr().out
     assert load_tokenizer(out).merges == BPETokenizer.train(corpus.documents, 270).merges
+
+
+def test_it_is_measured_on_what_pretrain_keeps_back(text_file, capsys):
+    training, held_out = load_corpus(text_file).split()
+    _, out = train(text_file, "--vocab-size", "270", "--compare", "bytes")
+    ours, printed = load_tokenizer(out), capsys.readouterr().out
+    assert ours.merges == BPETokenizer.train(training, 270).merges
+    rows = {line.split()[0]: line.split()[1:3] for line in printed.splitlines()}
+    num_bytes, tokens = len(held_out[0]), len(ours.encode(held_out[0]))
+    assert rows["…" + out[-29:]] == [str(tokens), f"{num_bytes / tokens:.3f}"]
+    assert rows["bytes"] == [str(num_bytes), "1.000"]
+    assert "No wordpiece beside it: vocab_size is 270" in printed
+
+
+def test_a_wordpiece_of_the_same_size_stands_beside_it(text_file, capsys):
+    text_file.write_text(Path(__file__).read_text(encoding="utf-8"), encoding="utf-8")
+    assert train(text_file, "--vocab-size", "290")[0] == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["290"] == [row[3] for row in rows if row[:1] == ["wordpiece"]]
+
+
+@pytest.mark.parametrize("share", ["1", "-0.1"])
+def test_a_share_that_is_none(text_file, capsys, share):
+    assert train(text_file, f"--held-out={share}")[0] == 2
+    assert "--held-out is a share of the text, at least 0 and below 1, not" in capsys.readouterr().err
+
+
+def test_a_tokenizer_to_compare_with_that_is_missing_is_found_out_first(text_file, capsys):
+    assert train(text_file, "--compare", "no-such-folder")[0] == 2
+    assert "no-such-folder" in capsys.readouterr().err
+    assert not (text_file.parent / "tokenizer").exists()
 
 
 def test_it_is_said_when_there_is_no_room_for_all_words(text_file, capsys, monkeypatch):
