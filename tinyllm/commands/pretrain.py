@@ -67,7 +67,7 @@ class Options:
     """Of the initial weights, the batches and dropout."""
 
     tokenizer: str = ""
-    """bpe, wordpiece, character, bytes, or the folder of a trained tokenizer."""
+    """bpe, wordpiece, character or bytes; gpt2, gpt4 or gpt4o; or the folder or file of a trained tokenizer."""
 
     vocab_size: int | None = None
     """Of a bpe or wordpiece tokenizer that is trained here; it counts bytes or letters, and special tokens."""

@@ -1,6 +1,5 @@
 """Learn a tokenizer from text, and turn text into tokens and back."""
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -39,7 +38,7 @@ class TrainOptions:
     """Share of the text that is kept back to measure on, the same that pretrain keeps back; 0: learn from all of it."""
 
     compare: tuple[str, ...] = ()
-    """Folders or files of other tokenizers, or gpt2, gpt4, to measure on that text too."""
+    """Folders or files of other tokenizers, or gpt2, gpt4, gpt4o, to measure on that text too."""
 
 
 @dataclass
@@ -47,8 +46,8 @@ class EncodeOptions:
     text: Positional[str]
     """The text; - reads it from standard input."""
 
-    tokenizer: Path
-    """A folder that `tinyllm tokenizer train` wrote, or any with the tokenizer.json of a byte-level BPE or of BERT."""
+    tokenizer: str
+    """A folder that `tinyllm tokenizer train` wrote, another project's folder or file, or gpt2, gpt4, gpt4o, bytes."""
 
     show: bool = False
     """Print each token's number beside its piece of the text."""
@@ -59,8 +58,8 @@ class DecodeOptions:
     ids: Positional[tuple[int, ...]]
     """Token numbers."""
 
-    tokenizer: Path
-    """A folder that `tinyllm tokenizer train` wrote, or any with the tokenizer.json of a byte-level BPE or of BERT."""
+    tokenizer: str
+    """A folder that `tinyllm tokenizer train` wrote, another project's folder or file, or gpt2, gpt4, gpt4o, bytes."""
 
 
 @dataclass
@@ -69,13 +68,13 @@ class InspectOptions:
     """The text; - reads it from standard input."""
 
     tokenizer: str
-    """A folder or file with a tokenizer, or gpt2, gpt4, bytes."""
+    """A folder or file with a tokenizer, or gpt2, gpt4, gpt4o, bytes."""
 
 
 @dataclass
 class CompareOptions:
     tokenizers: Positional[tuple[str, ...]]
-    """Folders or files with tokenizers, or the names gpt2, gpt4, bytes."""
+    """Folders or files with tokenizers, or the names gpt2, gpt4, gpt4o, bytes."""
 
     data: str
     """The text to compare them on: a file, a folder, a glob pattern, or the name of a corpus."""
@@ -161,10 +160,8 @@ def encode(options: EncodeOptions):
     Example:
         tinyllm tokenizer encode --tokenizer runs/tokenizer "The old sailor"
     """
-    from tinyllm.tokenizers import load_tokenizer
-
-    tokenizer = load_tokenizer(options.tokenizer)
-    ids = tokenizer.encode(sys.stdin.read() if options.text == "-" else options.text)
+    tokenizer = opened(options.tokenizer)
+    ids = tokenizer.encode(text_from(options.text))
     if not options.show:
         print(*ids)
         return
@@ -186,9 +183,7 @@ def decode(options: DecodeOptions):
     Example:
         tinyllm tokenizer decode --tokenizer runs/tokenizer 464 1468 45599
     """
-    from tinyllm.tokenizers import load_tokenizer
-
-    print(load_tokenizer(options.tokenizer).decode(options.ids))
+    print(opened(options.tokenizer).decode(options.ids))
 
 
 def inspect(options: InspectOptions):
@@ -208,8 +203,8 @@ def inspect(options: InspectOptions):
 def compare(options: CompareOptions):
     """Compare tokenizers on a text: bytes a token, how much of the vocabulary is used, speed.
 
-    GPT-2's and GPT-4's are put beside them where their files are on this machine; name them (gpt2, gpt4) to have them
-    downloaded.
+    GPT-2's, GPT-4's and GPT-4o's are put beside them where their files are on this machine; name them (gpt2, gpt4,
+    gpt4o) to have them downloaded.
 
     Example:
         tinyllm tokenizer compare runs/tokenizer bytes gpt2 --data book.txt
@@ -220,24 +215,21 @@ def compare(options: CompareOptions):
     published = [name for name in VOCABULARIES if name not in options.tokenizers and find_vocabulary(name)]
     tokenizers = {name: opened(name) for name in (*options.tokenizers, *published)}
     if not tokenizers:
-        raise UserError("there is nothing to compare; name folders or files with tokenizers, or gpt2, gpt4, bytes")
+        raise UserError(
+            "there is nothing to compare; name folders or files with tokenizers, or gpt2, gpt4, gpt4o, bytes"
+        )
     corpus = load_corpus(options.data)
     print(corpus.describe())
     print_comparison(tokenizers, corpus.documents)
 
 
 def opened(name):
-    """The tokenizer of a name (gpt2, gpt4, bytes), or in a folder or file."""
-    from tinyllm.data.named_vocabularies import VOCABULARIES, named_tokenizer
-    from tinyllm.tokenizers import ByteTokenizer, load_tokenizer
+    """The tokenizer of a name (gpt2, gpt4, gpt4o, bytes), or in a folder or file."""
+    from tinyllm.data.named_vocabularies import find_tokenizer
     from tinyllm.training.progress import track
 
-    if name == "bytes":
-        return ByteTokenizer()
-    if name in VOCABULARIES:
-        with track(None, "downloading", "bytes") as progress:
-            return named_tokenizer(name, progress)
-    return load_tokenizer(name)
+    with track(None, "downloading", "bytes") as progress:
+        return find_tokenizer(name, progress)
 
 
 SUBCOMMANDS = {"train": train, "encode": encode, "decode": decode, "inspect": inspect, "compare": compare}

@@ -11,19 +11,17 @@ from pathlib import Path
 from tinyllm.data.named_texts import cache_folder, download
 from tinyllm.errors import UserError
 from tinyllm.files import sha256_of
-from tinyllm.tokenizers import BPETokenizer
+from tinyllm.tokenizers import ByteTokenizer, load_tokenizer
 
 SOURCE = "https://openaipublic.blob.core.windows.net/encodings/"
 
 
 @dataclass(frozen=True)
 class PublishedVocabulary:
-    """One rank file, the split pattern that belongs to it and its special tokens, which the file does not hold."""
+    """One rank file. `sha256`: of its content."""
 
     file_name: str
     sha256: str
-    pattern: str
-    special_tokens: dict
 
     @property
     def url(self):
@@ -32,22 +30,13 @@ class PublishedVocabulary:
 
 VOCABULARIES = {
     "gpt2": PublishedVocabulary(
-        "r50k_base.tiktoken",
-        "306cd27f03c1a714eca7108e03d66b7dc042abe8c258b44c199a7ed9838dd930",
-        "gpt2",
-        {"<|endoftext|>": 50256},
+        "r50k_base.tiktoken", "306cd27f03c1a714eca7108e03d66b7dc042abe8c258b44c199a7ed9838dd930"
     ),
     "gpt4": PublishedVocabulary(
-        "cl100k_base.tiktoken",
-        "223921b76ee99bde995b7ff738513eef100fb51d18c93597a113bcffe865b2a7",
-        "gpt4",
-        {
-            "<|endoftext|>": 100257,
-            "<|fim_prefix|>": 100258,
-            "<|fim_middle|>": 100259,
-            "<|fim_suffix|>": 100260,
-            "<|endofprompt|>": 100276,
-        },
+        "cl100k_base.tiktoken", "223921b76ee99bde995b7ff738513eef100fb51d18c93597a113bcffe865b2a7"
+    ),
+    "gpt4o": PublishedVocabulary(
+        "o200k_base.tiktoken", "446a9538cb6c348e3516120d7c08b09f57c36495e2acfffe59a5bf8b0cfb1a2d"
     ),
 }
 
@@ -62,7 +51,7 @@ def find_vocabulary(name):
 
 
 def named_tokenizer(name, progress=None):
-    """The published tokenizer of that name ("gpt2" or "gpt4"), downloaded if it is not on this machine.
+    """The published tokenizer of that name (of VOCABULARIES), downloaded if it is not on this machine.
 
     progress(bytes done, bytes in all or None) is called while downloading. Raises UserError for a file that is not the
     published one, and with the steps to do by hand when it cannot be had.
@@ -81,4 +70,13 @@ def named_tokenizer(name, progress=None):
             ) from error
     elif sha256_of(path.read_bytes()) != published.sha256:
         raise UserError(f"{path} is not the published vocabulary (its sha256 differs); delete it, or fetch it again")
-    return BPETokenizer.from_tiktoken(path, published.pattern, published.special_tokens)
+    return load_tokenizer(path)
+
+
+def find_tokenizer(name_or_path, progress=None):
+    """The tokenizer meant by a word of the command line: a published name, "bytes", or a folder or file."""
+    if name_or_path == "bytes":
+        return ByteTokenizer()
+    if name_or_path in VOCABULARIES:
+        return named_tokenizer(name_or_path, progress)
+    return load_tokenizer(name_or_path)

@@ -214,7 +214,7 @@ class BPETokenizer(Tokenizer):
         A tokenizer_config.json beside it is kept in `config`.
         Errors: UserError naming what the file asks for that is not here (a normalizer, another model, …).
         """
-        return cls._read(tokenizer_json)
+        return cls.from_file(tokenizer_json)
 
     @classmethod
     def from_gpt2(cls, encoder_json, vocab_bpe):

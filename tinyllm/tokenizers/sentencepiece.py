@@ -162,7 +162,7 @@ class SentencePieceBPETokenizer(Tokenizer):
         Such a file has merges and no scores; the merges are followed in their order.
         Errors: UserError naming what the file asks for that is not here.
         """
-        return cls._read(tokenizer_json)
+        return cls.from_file(tokenizer_json)
 
     @classmethod
     def from_llama2c(cls, file):

@@ -260,10 +260,10 @@ class Tokenizer:
     @classmethod
     def load(cls, folder):
         """The tokenizer in `folder`, which `save` wrote. UserError for a missing, damaged or other file."""
-        return cls._read(Path(folder) / FILE_NAME)
+        return cls.from_file(Path(folder) / FILE_NAME)
 
     @classmethod
-    def _read(cls, path):
+    def from_file(cls, path):
         """The tokenizer in one tokenizer.json, ours (then its hash is compared) or another project's."""
         content = read_json(path)
         kind, expected_hash = signature(content, path)

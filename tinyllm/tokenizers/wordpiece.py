@@ -230,7 +230,7 @@ class WordPieceTokenizer(Tokenizer):
 
         Errors: UserError naming what the file asks for that is not here (another normalizer, another model, …).
         """
-        return cls._read(tokenizer_json)
+        return cls.from_file(tokenizer_json)
 
     @classmethod
     def from_vocab_txt(cls, path, lowercase=True, special_tokens=None, **settings):

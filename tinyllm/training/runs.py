@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 
 from tinyllm.data import RandomBatches, TokenFile, num_bytes_of_targets, prepare
+from tinyllm.data.named_vocabularies import VOCABULARIES, find_tokenizer
 from tinyllm.errors import UserError
 from tinyllm.files import write_json
 from tinyllm.formats.run_folders import FORMAT_VERSION, checkpoints, decoder_config, read_config
 from tinyllm.models import Decoder
-from tinyllm.tokenizers import BPETokenizer, ByteTokenizer, CharacterTokenizer, WordPieceTokenizer, load_tokenizer
+from tinyllm.tokenizers import BPETokenizer, CharacterTokenizer, WordPieceTokenizer, load_tokenizer
 from tinyllm.training.checkpoints import load_checkpoint, save_checkpoint
 from tinyllm.training.config import TrainingConfig
 from tinyllm.training.divergence import Diverged, watched
@@ -44,9 +45,9 @@ class Run:
 def begin_run(folder, preset, corpus, *, tokenizer=None, vocab_size=None, model=None, training=None, device="cpu"):
     """Make a run folder: train the tokenizer, encode the corpus, make the model.
 
-    preset: its name. tokenizer: "bpe", "wordpiece", "character", "bytes", the folder of a trained one, or one itself;
-    None for the preset's. model, training: dicts of changes to the preset. A folder that holds something already is
-    refused and not touched; a start that fails leaves nothing behind.
+    preset: its name. tokenizer: "bpe", "wordpiece", "character", "bytes", "gpt2", the folder or file of a trained one,
+    or one itself; None for the preset's. model, training: dicts of changes to the preset. A folder that holds something
+    already is refused and not touched; a start that fails leaves nothing behind.
     """
     folder, chosen = Path(folder), preset_named(preset)
     check_free(folder)
@@ -189,8 +190,6 @@ def make_tokenizer(kind, vocab_size, corpus, training_text):
     """
     if not isinstance(kind, (str, Path)):
         return kind
-    if kind == "bytes":
-        return ByteTokenizer()
     if kind == "character":
         return CharacterTokenizer.train(corpus.documents)
     if kind == "bpe":
@@ -199,12 +198,13 @@ def make_tokenizer(kind, vocab_size, corpus, training_text):
     if kind == "wordpiece":
         with track(None, "training the tokenizer", "pieces") as progress:
             return WordPieceTokenizer.train(training_text, vocab_size=vocab_size, progress=progress)
-    if not Path(kind).is_dir():
+    if kind not in ("bytes", *VOCABULARIES) and not Path(kind).exists():
         raise UserError(
-            f"--tokenizer is bpe, wordpiece, character, bytes or the folder of a trained tokenizer; {kind!r} is none of"
-            " these"
+            f"--tokenizer is bpe, wordpiece, character, bytes, {', '.join(VOCABULARIES)}, or the folder or file of a "
+            f"trained tokenizer; {kind!r} is none of these"
         )
-    return load_tokenizer(kind)
+    with track(None, "downloading", "bytes") as progress:
+        return find_tokenizer(kind, progress)
 
 
 def make_batches(tokens, config, shape):

@@ -41,7 +41,8 @@ STEPS = ("--steps", "4", "--training.checkpoint-every", "2", "--training.evaluat
         ("--tokenizer bytes --vocab-size 300", "--vocab-size is for a bpe or wordpiece tokenizer that is trained here"),
         (
             "--tokenizer bites",
-            "--tokenizer is bpe, wordpiece, character, bytes or the folder of a trained tokenizer; 'b",
+            "--tokenizer is bpe, wordpiece, character, bytes, gpt2, gpt4, gpt4o, or the folder or file "
+            "of a trained tokenizer; 'b",
         ),
         ("--tokenizer nothing", "nothing/tokenizer.json does not exist"),
         ("--model.hidden-size 15", "hidden_size 15 is not divisible by num_attention_heads 2; change one of them"),

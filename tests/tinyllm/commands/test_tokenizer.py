@@ -87,7 +87,7 @@ def test_a_wordpiece_of_the_same_size_stands_beside_it(text_file, capsys):
     text_file.write_text(Path(__file__).read_text(encoding="utf-8"), encoding="utf-8")
     assert train(text_file, "--vocab-size", "290")[0] == 0
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert ["290"] == [row[3] for row in rows if row[:1] == ["wordpiece"]]
+    assert [row[3] for row in rows if row[:1] == ["wordpiece"]] == ["290"]
 
 
 @pytest.mark.parametrize("share", ["1", "-0.1"])
