@@ -11,12 +11,14 @@ from tinyllm.tokenizers.byte_symbols import BYTE_ORDER
 from tinyllm.tokenizers.compiling import kernels_ready
 
 ID_OF_BYTE = {byte: token for token, byte in enumerate(BYTE_ORDER)}
+A_LITTLE = 10_000  # bytes of different pieces: plain Python learns them in the time that it takes to load Numba
 WORTH_WAITING = 200_000  # bytes of different pieces, on which plain Python takes longer than the compiler
 
 
 def learn_merges_fast(words, number, progress=None):
     """`learn_merges` by Numba's kernels where they are to be had, else as it stands below."""
-    if kernels_ready(wait=len(words.content) >= WORTH_WAITING):
+    size = len(words.content)
+    if size >= A_LITTLE and kernels_ready(wait=size >= WORTH_WAITING):
         from tinyllm.tokenizers import bpe_training_numba
 
         return bpe_training_numba.learn_merges(words, number, progress)

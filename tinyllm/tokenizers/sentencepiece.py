@@ -7,6 +7,7 @@ Source: Kudo and Richardson 2018, "SentencePiece: A simple and language independ
 for Neural Text Processing"; llama2.c's run.c.
 """
 
+import itertools
 import math
 import re
 from pathlib import Path
@@ -41,6 +42,8 @@ class SentencePieceBPETokenizer(Tokenizer):
     """
 
     kind = "sentencepiece_bpe"
+    loses = '"▁", which becomes a space'
+    ends_of_text = (*Tokenizer.ends_of_text, "</s>")
 
     def __init__(
         self, pieces, scores=None, *, merges=None, special_tokens, added_tokens=None, unknown="<unk>", prefix="always"
@@ -108,8 +111,7 @@ class SentencePieceBPETokenizer(Tokenizer):
     def _encode_word(self, word):
         ids = []
         for character in word:
-            token = self._ids.get(character)
-            ids += self._encode_unknown(character) if token is None else [token]
+            ids += self._encode_character(character)
         ids = merge_ids(ids, self._merges)
         if len(self._remembered) < REMEMBERED_WORDS and len(word) <= REMEMBERED_LENGTH:
             self._remembered[word] = ids
@@ -137,6 +139,30 @@ class SentencePieceBPETokenizer(Tokenizer):
 
     def drops_space_after(self, token):
         return self._has_prefix(token)
+
+    def num_bytes_of_tokens(self, text):
+        prepared = self._prepared(text, None)
+        sizes = [0] * (len(prepared) - len(text)) + [len(character.encode("utf-8")) for character in text]
+        lengths, at = [], 0
+        for token in self._encode_ordinary(prepared):
+            end = at + self._characters_of(token, prepared, at)
+            lengths.append(sum(sizes[at:end]))
+            at = end
+        return lengths
+
+    def _characters_of(self, token, prepared, at):
+        """How many characters, from place `at` on, a token id of ordinary text stands for; of a character's bytes the
+        first stands for all of it.
+        """
+        if token == self._unknown_id:
+            unknown = itertools.takewhile(lambda c: self._encode_character(c) == [token], prepared[at:])
+            return sum(1 for _ in unknown)
+        byte = byte_of(self._pieces[token])
+        return len(self._pieces[token]) if byte is None else int(byte & 0xC0 != 0x80)
+
+    def _encode_character(self, character):
+        token = self._ids.get(character)
+        return self._encode_unknown(character) if token is None else [token]
 
     def _spellings(self, tokens):
         return set(self._pieces.values())

@@ -31,6 +31,7 @@ class Tokenizer:
 
     kind = None  # the name the file and the hash carry
     loses = ""  # what text loses on its way through ids and back, in words; nothing: decode(encode(text)) == text
+    ends_of_text = (END_OF_TEXT,)  # names of the special token that stands between documents, the first that is there
     words_bring_spaces = False  # a token that begins a word begins with a space, which no text begins with
 
     def __init__(self, tokens, special_tokens, added_tokens=None):
@@ -43,7 +44,8 @@ class Tokenizer:
         named = self.special_tokens | self.added_tokens
         self._tokens = tokens | {token: self._bytes_of_name(name) for name, token in named.items()}
         self.vocab_size = max(self._tokens) + 1
-        self.end_of_text = self.special_tokens.get(END_OF_TEXT)
+        ends = [self.special_tokens[name] for name in self.ends_of_text if name in self.special_tokens]
+        self.end_of_text = ends[0] if ends else None
 
     def _check(self, tokens):
         """UserError where an id is no id, or a name or id of a named token also means something else."""

@@ -20,6 +20,7 @@ from tinyllm.tokenizers.texts import each_text, utf8
 from tinyllm.tokenizers.words import Words
 
 CHUNK = 1 << 20  # bytes of text that are counted together: their words' table fits into a core's cache
+A_FEW_PAGES = 100_000  # bytes of text: plain Python counts them in the time that it takes to load Numba
 WORTH_WAITING = 8  # chunks, on which plain Python takes longer than the compiler
 ROOM = 50_000_000  # bytes of different pieces; learning takes some 33 bytes of memory for each
 
@@ -46,7 +47,8 @@ def count_words(texts, pattern="gpt4", special_tokens=(END_OF_TEXT,), *, room=RO
     machine, split = machine_of(pattern), splitter(pattern)
     chunks = gathered(texts, special_tokens, can_cut=machine is not None)
     first = list(itertools.islice(chunks, WORTH_WAITING))
-    compiled = kernels_ready(wait=len(first) == WORTH_WAITING)
+    little = sum(len(part) for chunk in first for part in chunk) < A_FEW_PAGES
+    compiled = not little and kernels_ready(wait=len(first) == WORTH_WAITING)
     if compiled:
         from tinyllm.tokenizers.word_tables import WordTable
     table, dropped = WordTable() if compiled else PlainTable(), 0

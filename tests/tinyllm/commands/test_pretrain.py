@@ -136,7 +136,7 @@ def test_ctrl_c_saves_and_resuming_gives_the_same_run(here, tiny_run, start, thr
 
 @POSIX
 def test_ctrl_c_twice_stops_at_once(here, tiny_run, start, through):
-    process = start([*tiny_run, *STEPS], SLOW.format(seconds=0.4))
+    process = start([*tiny_run, *STEPS], SLOW.format(seconds=2))
     wait_for(process, lambda: steps_done(here / "my run") >= 1)
     process.send_signal(signal.SIGINT)
     time.sleep(0.1)

@@ -50,6 +50,13 @@ def counted(text, pattern):
     return {piece.encode(): count for piece, count in Counter(splitter(PATTERNS[pattern])(text)).items()}
 
 
+@pytest.fixture(autouse=True)
+def little_is_enough(monkeypatch):
+    """Kernels are used for the least text, which would not be worth loading them."""
+    monkeypatch.setattr(word_counting, "A_FEW_PAGES", 0)
+    monkeypatch.setattr(bpe_training, "A_LITTLE", 0)
+
+
 @pytest.fixture(scope="module")
 def compiled():
     if not kernels_ready(wait=True):

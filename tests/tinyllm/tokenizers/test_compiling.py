@@ -19,6 +19,7 @@ import sys
 from tinyllm.tokenizers import BPETokenizer, bpe_rungs, compiling
 bpe_rungs.LARGE_TEXT = 1_000_000
 tokenizer = BPETokenizer.train(["the cat and the hat"], vocab_size=260, special_tokens=())
+assert "numba" not in sys.modules  # a little text is learned without
 large = "the cat and the hat " * 60_000
 """
 

@@ -71,6 +71,32 @@ def test_round_trip_of_any_text(text):
     assert tokenizer.decode(tokenizer.encode(text)) == text.replace("▁", " ")  # the one letter that has another meaning
 
 
+@pytest.mark.parametrize("prefix", ["always", "unless_spaced", "first_unless_spaced", "never"])
+@given(text=st.one_of(st.text(), st.text("the dog  ▁aaé日本<0x41>", max_size=40)), has_bytes=st.booleans())
+def test_the_bytes_of_the_tokens_are_those_of_the_text(prefix, text, has_bytes):
+    pieces = {t: p for t, p in tokenizer._pieces.items() if has_bytes or not p.startswith("<0x")}
+    ours = SentencePieceBPETokenizer(pieces, tokenizer._scores, special_tokens=SPECIAL, prefix=prefix)
+    lengths, ids = ours.num_bytes_of_tokens(text), ours.encode(text)
+    assert (len(lengths), sum(lengths)) == (len(ids), len(text.encode()))
+    kept = [number for number, token in zip(lengths[1:], ids[1:], strict=False) if token in pieces]
+    if has_bytes and "▁" not in text and text.isascii():
+        assert kept == [len(ours.token_bytes(token)) for token in ids[1:]]
+
+
+def test_the_bytes_of_tokens_by_hand():
+    ids = tokenizer.encode("the dog ▁é猫")
+    pieces = [tokenizer._pieces[token] for token in ids]
+    sizes = dict(
+        zip(
+            ["".join(pieces[: n + 1]) for n in range(len(pieces))],
+            tokenizer.num_bytes_of_tokens("the dog ▁é猫"),
+            strict=True,
+        )
+    )
+    assert list(sizes.values())[:2] == [3, 4]
+    assert sum(sizes.values()) == 8 + 3 + 2 + 3
+
+
 def test_ids_by_hand():
     ids = {piece: token for token, piece in tokenizer._pieces.items()}
     assert tokenizer.encode("the dog") == [ids["▁the"], ids["▁dog"]]
@@ -78,7 +104,8 @@ def test_ids_by_hand():
     assert tokenizer.encode("") == []
     assert tokenizer.encode("猫") == [ids["▁"], *(3 + byte for byte in "猫".encode())]
     assert tokenizer.encode("<0x41>") == [ids[letter] for letter in "▁<0x41>"]  # text is never a byte token
-    assert (tokenizer.vocab_size, tokenizer.end_of_text) == (max(ids.values()) + 1, None)
+    assert (tokenizer.vocab_size, tokenizer.end_of_text) == (max(ids.values()) + 1, 2)  # </s>
+    assert tokenizer.with_tokens(["<|endoftext|>"]).end_of_text == tokenizer.vocab_size
     assert tokenizer.token_bytes(3 + 0x41) == b"A"
     assert tokenizer.encode_to_array("the dog").dtype == np.int32
 
