@@ -80,7 +80,7 @@ class BPETokenizer(Tokenizer):
         self._ranks = ranks_of(tokens, ids, merges)
         self._split = splitter(self.pattern)
         self._remembered = {}
-        self._rungs = Rungs(tokens, self._byte_ids, self._ranks, self.pattern, only_python=ignore_merges)
+        self._rungs = Rungs(tokens, self._byte_ids, self._ranks, self.pattern, ignore_merges=self.ignore_merges)
 
     def _check_options(self):
         """UserError for an option that is not here, or that tokenizer.json could not say."""

@@ -11,11 +11,11 @@ from tinyllm.tokenizers.texts import check_text
 class ArrayEncoder:
     """Text to ids with one vocabulary."""
 
-    def __init__(self, byte_ids, merges, split):
+    def __init__(self, byte_ids, merges, split, whole_pieces=None):
         """byte_ids: the ids of the 256 bytes. merges: dict (left id, right id) -> (rank, merged id). split: a function
-        from text to pieces.
+        from text to pieces. whole_pieces: dict bytes -> id of pieces that are not merged but looked up.
         """
-        self._split = split
+        self._split, self._whole_pieces = split, whole_pieces or {}
         self._byte_ids = np.array(byte_ids, np.int64)
         rows = np.array([(left << 32 | right, *made) for (left, right), made in merges.items()], np.int64).reshape(
             -1, 3
@@ -32,6 +32,11 @@ class ArrayEncoder:
         pieces = [piece.encode("utf-8") for piece in self._split(text)]
         ids = self._byte_ids[np.frombuffer(b"".join(pieces), np.uint8)]
         piece_of = np.repeat(np.arange(len(pieces)), [len(piece) for piece in pieces])
+        if self._whole_pieces:
+            whole = np.array([self._whole_pieces.get(piece, -1) for piece in pieces], np.int64)[piece_of]
+            first = np.diff(piece_of, prepend=-1) > 0
+            ids, kept = np.where(whole < 0, ids, whole), (whole < 0) | first
+            ids, piece_of = ids[kept], piece_of[kept]
         while True:
             left, found = self._next_merges(ids, piece_of)
             if not len(left):

@@ -4,6 +4,7 @@ from itertools import accumulate
 
 import numpy as np
 
+from tinyllm.errors import UserError
 from tinyllm.tokenizers import bpe_kernels
 from tinyllm.tokenizers.texts import utf8
 from tinyllm.tokenizers.unicode.categories import character_classes
@@ -17,11 +18,12 @@ SHORT_TEXT = 2**16  # bytes; the ids of a shorter one need no array of their own
 class KernelEncoder:
     """Text to ids with one vocabulary. May be used by several threads at once."""
 
-    def __init__(self, tokens, byte_ids, merges, machine):
+    def __init__(self, tokens, byte_ids, merges, machine, ignore_merges=False):
         """tokens: dict id -> bytes. byte_ids: the ids of the 256 bytes. merges: dict (left id, right id) -> (rank,
-        merged id). machine: the number of a named pattern (`patterns.MACHINES`).
+        merged id). machine: the number of a named pattern (`patterns.MACHINES`). ignore_merges: as `BPETokenizer` says.
+        Errors: UserError where that would look up tokens that are longer than the tables have room for.
         """
-        self._tables = filled_tables(tokens, byte_ids, merges, machine)
+        self._tables = filled_tables(tokens, byte_ids, merges, machine, ignore_merges)
         self._kernel = bpe_kernels.encode.compiled
         self._idle = []  # (memory, room for ids), a pair for each thread that ever encoded while others did
 
@@ -55,7 +57,7 @@ class KernelEncoder:
             return bpe_kernels.new_memory(REMEMBERED_PIECES), np.empty(SHORT_TEXT, np.int32)
 
 
-def filled_tables(tokens, byte_ids, merges, machine):
+def filled_tables(tokens, byte_ids, merges, machine, ignore_merges):
     """The `tables` of bpe_kernels for one vocabulary."""
     slots = [power_of_two_above(2 * len(of)) for of in (merges, tokens)]
     tables = bpe_kernels.new_tables(*slots, machine, byte_ids, character_classes())
@@ -63,7 +65,13 @@ def filled_tables(tokens, byte_ids, merges, machine):
     rows = np.array([(*pair, *made) for pair, made in merges.items()], np.int64).reshape(len(merges), 4)
     numbers, contents = np.array([*tokens], np.int64), b"".join(tokens.values())
     longest = np.empty(max(map(len, tokens.values())), np.int32)
-    bpe_kernels.fill_tables(contents, starts, numbers, rows, tables, longest, bpe_kernels.new_memory(1))
+    memory = bpe_kernels.new_memory(1)
+    too_long = bpe_kernels.fill_tables(contents, starts, numbers, rows, tables, longest, memory, int(ignore_merges))
+    if too_long:
+        raise UserError(
+            f"{too_long} tokens of more than {bpe_kernels.LONGEST_KNOWN} bytes are made by no merges, and the kernels "
+            'look up shorter ones only; use the rung "python" or "numpy"'
+        )
     return tables
 
 

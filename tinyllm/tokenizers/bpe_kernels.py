@@ -6,7 +6,7 @@ array and not several because every array that a kernel is called with costs as 
     tables    the numbers of slots of both hash tables, the number of the machine that cuts; the ids of the 256 bytes;
               the classes of all code points, eight in one number;
               pairs: rows (left id and right id, rank and merged id), each two numbers of 32 bits in one;
-              pieces: rows (the piece in four words, its id), those pieces that merging makes one token
+              pieces: rows (the piece in four words, its id), those that become one token as a whole
     memory    room for merging a short piece; rows (the piece in four words, how many ids, six ids in three words)
 
 A piece of up to 31 bytes is four words. The first has seven bytes and the length, so that it alone tells apart the
@@ -314,12 +314,14 @@ def drop_first(heap, size):
 # Making the tables.
 
 
-@kernel(numba.void(TEXT, int64[::1], int64[::1], int64[:, ::1], int64[::1], int32[::1], int64[::1]))
-def fill_tables(contents, starts, numbers, merges, tables, ids, memory):
+@kernel(int64(TEXT, int64[::1], int64[::1], int64[:, ::1], int64[::1], int32[::1], int64[::1], int64))
+def fill_tables(contents, starts, numbers, merges, tables, ids, memory, whole):
     """Fill `new_tables` with one vocabulary.
 
     contents: the bytes of all tokens, one after the other; starts: (n + 1,) where each begins; numbers: (n,) their ids.
     merges: (m, 4) left id, right id, rank, merged id. ids: as long as the longest token. memory: as for `encode`.
+    whole: 1 where every token is looked up as a whole (`ignore_merges`), 0 where only those are that merging leads to.
+    Returns how many tokens should be looked up and are too long for it.
     """
     tables[PAIRS_AT:] = EMPTY
     for slot in range(tables[0]):
@@ -329,13 +331,19 @@ def fill_tables(contents, starts, numbers, merges, tables, ids, memory):
         row = pair_row(tables, pair)
         tables[row] = pair
         tables[row + 1] = merges[number, 2] << 32 | merges[number, 3]
+    too_long = int64(0)
     for number in range(len(numbers)):
         at, length = starts[number], starts[number + 1] - starts[number]
+        if length == 0 or (length > LONGEST_KNOWN and whole == 0):
+            continue
         # Merging may not lead to a token though its bytes are right, in a vocabulary of several sources.
-        if 0 < length <= LONGEST_KNOWN:
-            found = merge(contents, at, length, tables, memory, ids, int64(0))
-            if found == 1 and ids[0] == numbers[number]:
-                key = piece_words(contents, at, length)
-                row = piece_row(tables, key)
-                write_piece(tables, row, key)
-                tables[row + WORDS] = numbers[number]
+        found = merge(contents, at, length, tables, memory, ids, int64(0))
+        is_reached = found == 1 and ids[0] == numbers[number]
+        if length > LONGEST_KNOWN:
+            too_long += int64(not is_reached)
+        elif is_reached or whole == 1:
+            key = piece_words(contents, at, length)
+            row = piece_row(tables, key)
+            write_piece(tables, row, key)
+            tables[row + WORDS] = numbers[number]
+    return too_long

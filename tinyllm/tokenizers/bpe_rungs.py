@@ -4,6 +4,7 @@ Plain Python begins, since it has nothing to load. Who encodes more than a few p
 they lie on disk, else as soon as a process in the background has compiled them. Only a large text waits for that.
 """
 
+import contextlib
 import time
 
 from tinyllm.errors import UserError
@@ -20,23 +21,22 @@ PAUSE = 0.1  # seconds from one look for the kernels to the next
 class Rungs:
     """The way of encoding that one tokenizer uses."""
 
-    def __init__(self, tokens, byte_ids, merges, pattern, *, only_python=False):
+    def __init__(self, tokens, byte_ids, merges, pattern, *, ignore_merges=False):
         """tokens: dict id -> bytes. byte_ids: the ids of the 256 bytes. merges: dict (left id, right id) -> (rank,
-        merged id). pattern: a regular expression. only_python: for a tokenizer that looks pieces up before merging,
-        which the other rungs do not.
+        merged id). pattern: a regular expression. ignore_merges: a piece that is a token as a whole becomes that one.
         """
         self._vocabulary = tokens, byte_ids, merges
         self._pattern = pattern
         self.encoder = None
         """What encodes instead of plain Python; None as long as that does."""
         self.name = "python"
-        self._only_python = only_python
+        self._ignore_merges = ignore_merges
         self._settled = self._has_no_kernels()
         self._characters, self._next_look = 0, 0.0
 
     def _has_no_kernels(self):
         """There are kernels for the named patterns only."""
-        return self._only_python or machine_of(self._pattern) is None
+        return machine_of(self._pattern) is None
 
     def encoder_for(self, characters):
         """What shall encode as many: an encoder, or None for plain Python."""
@@ -47,8 +47,10 @@ class Rungs:
         if self._characters >= A_FEW_PAGES and (large or time.monotonic() >= self._next_look):
             self._next_look = time.monotonic() + PAUSE
             if kernels_ready(wait=large):
-                self.use("numba")
-            self._settled = self.encoder is not None or not usable()
+                with contextlib.suppress(UserError):  # not for this vocabulary
+                    self.use("numba")
+                self._settled = True
+            self._settled = self._settled or not usable()
         return self.encoder
 
     def use(self, rung):
@@ -61,14 +63,13 @@ class Rungs:
             return
         if rung not in RUNGS:
             raise UserError(f"rung must be one of {', '.join(RUNGS)} or None; got {rung!r}")
-        if self._only_python and rung != "python":
-            raise UserError('a tokenizer with ignore_merges encodes by the rung "python" only; use that one')
         self.encoder = {"python": lambda: None, "numpy": self._of_arrays, "numba": self._of_kernels}[rung]()
         self.name, self._settled = rung, True
 
     def _of_arrays(self):
-        _, byte_ids, merges = self._vocabulary
-        return ArrayEncoder(byte_ids, merges, splitter(self._pattern))
+        tokens, byte_ids, merges = self._vocabulary
+        whole_pieces = {content: token for token, content in tokens.items()} if self._ignore_merges else {}
+        return ArrayEncoder(byte_ids, merges, splitter(self._pattern), whole_pieces)
 
     def _of_kernels(self):
         machine = machine_of(self._pattern)
@@ -78,4 +79,4 @@ class Rungs:
             raise UserError('Numba is not installed here, or switched off; use the rung "python" or "numpy"')
         from tinyllm.tokenizers.bpe_encoder import KernelEncoder
 
-        return KernelEncoder(*self._vocabulary, machine)
+        return KernelEncoder(*self._vocabulary, machine, self._ignore_merges)

@@ -17,14 +17,14 @@ RUNGS = ["python", "numpy", *(["numba"] if compiling.usable() else [])]
 TEXT = "the cat and the hat and the bat; It's 12345 don't DON'T été 日本語 🙂🙂 aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\n\n"
 
 
-def random_tokenizer(seed, pattern="gpt4", letters="abcdeé日' 1\n", tokens=300):
+def random_tokenizer(seed, pattern="gpt4", letters="abcdeé日' 1\n", tokens=300, longest=64, **options):
     """A vocabulary that no training would make: ids with gaps, and merges in an order that few of them follow."""
     draw = random.Random(seed)
     contents = {bytes([byte]) for byte in range(256)}
     alphabet = [bytes([byte]) for byte in "".join(letters).encode()]
     while len(contents) < 256 + tokens:
         parts = draw.choices([*alphabet, *sorted(contents - set(map(bytes, [[b] for b in range(256)])))], k=2)
-        if len(parts[0] + parts[1]) <= 64:
+        if len(parts[0] + parts[1]) <= longest:
             contents.add(parts[0] + parts[1])
     ids = draw.sample(range(100_000), len(contents))
     numbered = dict(zip(ids, draw.sample(sorted(contents), len(contents)), strict=True))
@@ -36,12 +36,13 @@ def random_tokenizer(seed, pattern="gpt4", letters="abcdeé日' 1\n", tokens=300
         if content[:cut] in id_of and content[cut:] in id_of
     ]
     draw.shuffle(merges)
-    return BPETokenizer(numbered, merges, pattern, {"<|end|>": 100_000})
+    return BPETokenizer(numbered, merges, pattern, {"<|end|>": 100_000}, **options)
 
 
 TOKENIZERS = [random_tokenizer(seed, pattern) for seed, pattern in enumerate([*PATTERNS, *PATTERNS, r"\w+|\W"])]
 TOKENIZERS.append(BPETokenizer.train([TEXT], vocab_size=290))
 TOKENIZERS.append(BPETokenizer.train([], vocab_size=256, special_tokens=()))  # no merges at all
+TOKENIZERS += [random_tokenizer(seed, pattern, longest=31, ignore_merges=True) for seed, pattern in enumerate(PATTERNS)]
 own_pattern = TOKENIZERS[6]
 
 any_text = st.one_of(
@@ -68,6 +69,7 @@ def by_rung(tokenizer, rung, text):
 @example(text="abcdabcdabcdabcdabcdabcdabcdabc")  # 31 bytes, the longest that is looked up
 @example(text="abcdabcdabcdabcdabcdabcdabcdabcd")
 @example(text="")
+@example(text=" ".join(TOKENIZERS[-1].decode([token]) for token in [*TOKENIZERS[-1]._whole_pieces.values()][:300]))
 def test_all_rungs_give_the_same_ids(tokenizer, text):
     rungs = RUNGS if tokenizer is not own_pattern else RUNGS[:2]
     ids = [by_rung(tokenizer, rung, text) for rung in rungs]

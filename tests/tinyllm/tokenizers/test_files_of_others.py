@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tinyllm.errors import UserError
-from tinyllm.tokenizers import BPETokenizer, ByteTokenizer, CharacterTokenizer, compiling, load_tokenizer
+from tinyllm.tokenizers import BPETokenizer, ByteTokenizer, CharacterTokenizer, bpe_rungs, compiling, load_tokenizer
 from tinyllm.tokenizers.byte_symbols import BYTE_ORDER
 
 TEXT = "Once upon a time, there was a little dog.\n\n It's 12345 Ġ 🙂 <|end|>"
@@ -342,12 +342,22 @@ def test_every_rung_prepares_text_alike(rung, text):
             assert [ids.tolist() for ids in ours.encode_batch([text] * 2, allowed_special=allowed)] == [expected] * 2
 
 
-def test_whole_pieces_are_looked_up_by_plain_python_only():
+def test_whole_pieces_are_looked_up_by_kernels_too(monkeypatch):
+    monkeypatch.setattr(bpe_rungs, "LARGE_TEXT", 1_000_000)  # so that it waits for them
     ours = BPETokenizer(*PARTS, ignore_merges=True)
-    for rung in ("numpy", "numba"):
-        with pytest.raises(UserError, match='ignore_merges encodes by the rung "python" only'):
-            ours.use_rung(rung)
-    ours.use_rung("python")
-    ours.use_rung(None)
     assert ours.encode("the dog " * 200_000)[:8] == TRAINED.encode("the dog the dog ")[:8]
-    assert ours._rungs.encoder is None
+    assert ours.rung == ("numba" if compiling.usable() else "python")
+
+
+def test_long_whole_pieces_that_no_merges_make_stay_with_plain_python(monkeypatch):
+    monkeypatch.setattr(bpe_rungs, "LARGE_TEXT", 1_000_000)
+    tokens, merges, *_ = PARTS
+    ours = BPETokenizer(tokens | {5000: b"x" * 32}, merges, "gpt2", {}, ignore_merges=True)
+    text = "the dog," * 200_000 + "x" * 32
+    assert ours.encode(text)[-1] == 5000
+    assert ours.rung == "python"
+    ours.use_rung("numpy")
+    assert ours.encode(text[-100:])[-1] == 5000
+    if compiling.usable():
+        with pytest.raises(UserError, match="1 tokens of more than 31 bytes are made by no merges"):
+            ours.use_rung("numba")
