@@ -97,7 +97,8 @@ class BPETokenizer(Tokenizer):
         special_tokens: names; where one stands in the texts it separates and is not learned from.
         progress: called with (merges done, merges wanted). The outcome depends on how often each piece occurs and on
         nothing else; ties go to the smallest pair of ids (`learn_merges`).
-        Errors: UserError for a vocab_size below 256 plus the special tokens, or above what the texts support.
+        Errors: UserError for a vocab_size below 256 plus the special tokens, or above what the texts support; for a
+        pattern that leaves over a part of the texts.
         Warns where there were more different pieces than memory holds (`count_words`).
         """
         special_tokens = list(number_special_tokens(special_tokens, 0))

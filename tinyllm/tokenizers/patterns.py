@@ -55,13 +55,7 @@ def splitter(pattern):
     Face's "isolated" split), so that no pattern can lose text.
     Errors: UserError for an expression that does not compile.
     """
-    import regex
-
-    try:
-        compiled = regex.compile(pattern)
-    except regex.error as error:
-        raise UserError(f"pattern {pattern!r} is not a regular expression of the regex module: {error}") from None
-
+    compiled = compiled_pattern(pattern)
     if machine_of(pattern) is not None:
         return functools.partial(split_by_our_classes, compiled)
     if compiled.groups == 0:
@@ -73,6 +67,39 @@ def splitter(pattern):
         return split
     # With groups, findall returns what the groups caught and not the pieces.
     return lambda text: split_with_gaps(compiled, text)
+
+
+def compiled_pattern(pattern):
+    """The compiled expression; UserError if it is none."""
+    import regex
+
+    try:
+        return regex.compile(pattern)
+    except regex.error as error:
+        raise UserError(f"pattern {pattern!r} is not a regular expression of the regex module: {error}") from None
+
+
+def strict_splitter(pattern):
+    """`splitter` for learning a vocabulary: text that the pattern leaves over is a UserError, and no surprise later."""
+    if machine_of(pattern) is not None:
+        return splitter(pattern)
+    compiled = compiled_pattern(pattern)
+
+    def split(text):
+        pieces, end = [], 0
+        for match in compiled.finditer(text):
+            if match.start() > end:
+                break
+            pieces.append(match.group())
+            end = match.end()
+        if end < len(text):
+            raise UserError(
+                f"the pattern {pattern!r} does not cover its text: it leaves over {text[end]!r} (character {end} of "
+                f"{text[:40]!r}…); give it an alternative for that, for instance {'(?s)' + pattern + '|.'!r}"
+            )
+        return [piece for piece in pieces if piece]
+
+    return split
 
 
 def split_with_gaps(compiled, text):

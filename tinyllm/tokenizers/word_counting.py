@@ -13,7 +13,7 @@ import numpy as np
 from tinyllm.errors import UserError
 from tinyllm.tokenizers.batches import usable_cores
 from tinyllm.tokenizers.compiling import kernels_ready
-from tinyllm.tokenizers.patterns import machine_of, pattern_text, splitter
+from tinyllm.tokenizers.patterns import machine_of, pattern_text, strict_splitter
 from tinyllm.tokenizers.safe_cuts import parts
 from tinyllm.tokenizers.special_tokens import END_OF_TEXT, number_special_tokens, ordinary_spans
 from tinyllm.tokenizers.texts import each_text, utf8
@@ -36,7 +36,8 @@ def count_words(texts, pattern="gpt4", special_tokens=(END_OF_TEXT,), *, room=RO
     rarest pieces it has had so far, down to half the room, each time the room is full; `Words.dropped` says how many.
     Only then do the counts depend on the order of the texts.
 
-    Errors: UserError for a text that is not one, a room or a number of threads below 1, a pattern that is not one.
+    Errors: UserError for a text that is not one, a room or a number of threads below 1, a pattern that is not one or
+    does not cover the texts.
     """
     if not 0 < room < 2**30:
         raise UserError(f"room is a number of bytes from 1 to {2**30 - 1:,}; got {room!r}")
@@ -44,7 +45,7 @@ def count_words(texts, pattern="gpt4", special_tokens=(END_OF_TEXT,), *, room=RO
         raise UserError(f"threads must be at least 1, got {threads!r}")
     special_tokens = list(number_special_tokens(special_tokens, 0))
     pattern = pattern_text(pattern)
-    machine, split = machine_of(pattern), splitter(pattern)
+    machine, split = machine_of(pattern), strict_splitter(pattern)
     chunks = gathered(texts, special_tokens, can_cut=machine is not None)
     first = list(itertools.islice(chunks, WORTH_WAITING))
     little = sum(len(part) for chunk in first for part in chunk) < A_FEW_PAGES

@@ -172,14 +172,32 @@ def test_progress_counts_to_the_end():
 
 
 def test_a_user_pattern_loses_no_text():
+    tokens = {token: bytes([byte]) for token, byte in enumerate(BYTE_ORDER)}
+    b, one = BYTE_ORDER.index(ord("b")), BYTE_ORDER.index(ord("1"))
     for pattern in (r"[a-z]+", r"([a-z])([0-9])?", r"x*"):
-        own = BPETokenizer.train(["abc12 DEF ghi3"], vocab_size=257, pattern=pattern)
+        own = BPETokenizer(tokens | {256: b"b1"}, [(b, one)], pattern, {})
         assert own.decode(own.encode("abc12 DEF? x ghi3!")) == "abc12 DEF? x ghi3!"
+    # What stands between matches is a piece of its own: no merge crosses into it.
+    assert BPETokenizer(tokens | {256: b"b1"}, [(b, one)], r"[a-z]+", {}).encode("ab1")[1:] == [b, one]
     # A pattern with as many groups as the text has characters is not mistaken for one without.
     assert splitter(r"([a-z]+)|([^a-z]+)")("ab") == ["ab"]
-    # What stands between matches is a piece of its own: no merge crosses into it.
-    with pytest.raises(UserError, match="support only 257 tokens"):
-        BPETokenizer.train(["ab1ab1ab1"], vocab_size=258, pattern=r"[a-z]+", special_tokens=())
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text", "left_over"),
+    [
+        (r"[a-z]+", "abc12", r"'1' \(character 3 of 'abc12'…\)"),
+        (r"[a-z]+", " abc", r"' ' \(character 0 of"),
+        (r"([a-z]+)|( )", "ab cd\n", r"'\\n' \(character 5 of"),
+        (r"x*", "xab", r"'a' \(character 1 of"),
+        (r".", "a\nb", r"'\\n' \(character 1 of"),
+    ],
+)
+def test_learning_refuses_a_pattern_that_does_not_cover_its_text(pattern, text, left_over):
+    with pytest.raises(UserError, match=f"does not cover its text: it leaves over {left_over}"):
+        BPETokenizer.train(["", text], vocab_size=257, pattern=pattern)
+    covering = BPETokenizer.train([text], vocab_size=257, pattern=f"(?s){pattern}|.")
+    assert covering.decode(covering.encode(text)) == text
 
 
 @pytest.mark.parametrize(
