@@ -77,10 +77,17 @@ def print_comparison(tokenizers, texts):
                 f"{tokenizer.vocab_size:,}",
                 f"{row['used']:.1%}",
                 "yes" if row["lossless"] else "no",
-                f"{row['megabytes_per_second']:.1f} MB/s",
+                f"{row['megabytes_per_second']:.1f} MB/s" + " *" * is_plain(tokenizer),
             )
         )
     print_table(rows)
+    if any(map(is_plain, tokenizers.values())):
+        print("* plain Python; compiled kernels encode longer texts as soon as they are ready")
+
+
+def is_plain(tokenizer):
+    """Whether plain Python encodes what compiled kernels would, if they were there or the text were longer."""
+    return getattr(tokenizer, "rung", None) == "python"
 
 
 def measured(tokenizer, texts):
