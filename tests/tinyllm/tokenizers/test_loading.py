@@ -16,6 +16,7 @@ from tinyllm.tokenizers import (
     load_tokenizer,
 )
 
+REFERENCE = Path(os.environ.get("TINYLLM_REFERENCE") or Path(__file__).parents[4] / "shared" / "reference")
 TEXT = "the cat and the hat and the bat"
 BPE = BPETokenizer.train([TEXT], vocab_size=262, pattern="gpt2")
 WORDS = WordPieceTokenizer.train([TEXT], vocab_size=22, special_tokens=["[UNK]", "[CLS]"])
@@ -54,14 +55,13 @@ def test_a_rank_file_is_known_by_its_name(tmp_path):
         load_tokenizer(tmp_path / "mine.tiktoken")
 
 
-@pytest.mark.skipif("TINYLLM_REFERENCE" not in os.environ, reason="TINYLLM_REFERENCE is not set")
+@pytest.mark.skipif(not (REFERENCE / "tokenizers").is_dir(), reason=f"no reference files in {REFERENCE}")
 @pytest.mark.reference
 def test_published_files():
-    folder = Path(os.environ["TINYLLM_REFERENCE"])
-    found = [load_tokenizer(folder / "tokenizers" / name) for name in ("gpt2", "tiktoken/r50k_base.tiktoken")]
+    found = [load_tokenizer(REFERENCE / "tokenizers" / name) for name in ("gpt2", "tiktoken/r50k_base.tiktoken")]
     assert found[0].vocabulary_hash == found[1].vocabulary_hash
-    assert isinstance(load_tokenizer(folder / "tokenizers/bert"), WordPieceTokenizer)
-    llama = load_tokenizer(folder / "weights/stories260K/tok512.bin")
+    assert isinstance(load_tokenizer(REFERENCE / "tokenizers/bert"), WordPieceTokenizer)
+    llama = load_tokenizer(REFERENCE / "weights/stories260K/tok512.bin")
     assert isinstance(llama, SentencePieceBPETokenizer)
     assert llama.vocab_size == 512
 
