@@ -131,7 +131,8 @@ class BPETokenizer(Tokenizer):
     def use_rung(self, name=None):
         """Encode by "python", "numpy" or "numba" from now on; None: as is fastest. All give the same ids.
 
-        Errors: UserError for another name, and for "numba" where it is not installed or the pattern is the user's own.
+        Errors: UserError for another name, and for "numba" where it is not installed, the pattern is the user's own, or
+        ignore_merges would have it look up tokens that are too long for its tables.
         """
         self._rungs.use(name)
 

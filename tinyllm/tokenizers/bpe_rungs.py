@@ -47,7 +47,7 @@ class Rungs:
         if self._characters >= A_FEW_PAGES and (large or time.monotonic() >= self._next_look):
             self._next_look = time.monotonic() + PAUSE
             if kernels_ready(wait=large):
-                with contextlib.suppress(UserError):  # not for this vocabulary
+                with contextlib.suppress(UserError):  # its tokens are too long for the tables: plain Python goes on
                     self.use("numba")
                 self._settled = True
             self._settled = self._settled or not usable()
@@ -56,7 +56,8 @@ class Rungs:
     def use(self, rung):
         """Encode in this way from now on, "python", "numpy" or "numba"; None: as it is best.
 
-        Errors: UserError for another name, and for "numba" where there is none or the pattern is the user's own.
+        Errors: UserError for another name, and for "numba" where there is none, the pattern is the user's own, or
+        tokens have to be looked up that are too long for its tables.
         """
         if rung is None:
             self.name, self.encoder, self._settled = "python", None, self._has_no_kernels()
