@@ -11,7 +11,7 @@ from tinyllm.errors import UserError
 
 COLOURS = ("black on cyan", "black on yellow", "black on green", "black on magenta")  # any terminal has these
 VISIBLE = str.maketrans({" ": "·", "\n": "↵", "\t": "→", "\r": "←"})
-AT_MOST = 20_000_000  # bytes of a text that are compared: enough for any of the figures
+AT_MOST = 4_000_000  # bytes of a text that are compared: enough for any of the figures
 
 
 def text_from(words):

@@ -2,7 +2,7 @@
 
 from tinyllm.data.preparation import count_bytes
 
-MOST = 10_000_000  # characters that are kept back of a streamed text: enough to measure on
+MOST = 2_000_000  # characters that are kept back of a streamed text: enough to measure on
 
 
 class Divided:
