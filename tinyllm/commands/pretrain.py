@@ -43,7 +43,7 @@ def field_help(cls):
 
 
 ModelChanges = changes_to(DecoderConfig, leave_out=("vocab_size",))
-TrainingChanges = changes_to(TrainingConfig, leave_out=("steps", "seed"))
+TrainingChanges = changes_to(TrainingConfig, leave_out=("steps", "seed", "precision"))
 
 
 @dataclass
@@ -74,6 +74,9 @@ class Options:
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the arrays live. auto: the CPU, or for a resumed run where it began."""
+
+    precision: str | None = None
+    """Of activations and products: fp32, fp16 (with dynamic loss scaling) or bf16. Weights are kept in float32."""
 
     kernels: str = "auto"
     """auto (numba on the CPU), reference (the array code that you read), or numba."""
@@ -144,7 +147,7 @@ def begun(options):
         corpus = load_corpus(options.data or chosen.data, progress=progress)
     print(corpus.describe())
     training = given(options.training) | {
-        name: getattr(options, name) for name in ("steps", "seed") if getattr(options, name) is not None
+        name: getattr(options, name) for name in ("steps", "seed", "precision") if getattr(options, name) is not None
     }
     work = begin_run(
         folder,
@@ -172,7 +175,7 @@ def resumed(options):
 
     folder = folder_of(options)
     changed = [f"--{name}.*" for name in ("model", "training") if given(getattr(options, name))]
-    changed += [f"--{name}" for name in ("data", "tokenizer") if getattr(options, name)]
+    changed += [f"--{name}" for name in ("data", "tokenizer", "precision") if getattr(options, name)]
     changed += [f"--{name.replace('_', '-')}" for name in ("vocab_size", "seed") if getattr(options, name) is not None]
     if changed:
         raise UserError(f"--resume goes on as the run began; leave out {', '.join(changed)} (--steps may change)")

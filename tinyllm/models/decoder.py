@@ -18,7 +18,12 @@ class Decoder(Module):
 
     config: a DecoderConfig, from a family (`gpt2.config(...)`) or its own. seed: of the initial weights. dtype:
     "float32", or "float64" for proofs.
+
+    activation_dtype: what is computed between the embedding and the loss; None for the weights' own. In half precision
+    each layer casts its weights, and softmax, norms and the loss are computed in float32 inside.
     """
+
+    activation_dtype = None
 
     def __init__(self, config, *, seed=0, dtype="float32"):
         make = Make(config, seed, dtype)
@@ -50,7 +55,7 @@ class Decoder(Module):
         if self.config.max_position_embeddings < T:
             raise ValueError(f"{T} tokens do not fit the context of {self.config.max_position_embeddings}")
         if cache is not None:
-            cache.check_model(self.config, self.embedding.weight.dtype)
+            cache.check_model(self.config, self.activation_dtype or self.embedding.weight.dtype)
             positions, segments = cache.place(ids.shape, positions, segments)
         elif positions is None:
             positions = xp_of(ids).arange(T)
@@ -58,7 +63,7 @@ class Decoder(Module):
         x = self.embedding(ids)
         if self.config.position == "learned":
             x = x + self.position(positions)
-        x = drop(x)
+        x = drop(x if self.activation_dtype in (None, x.dtype) else ag.cast(x, dtype=self.activation_dtype))
         for i, block in enumerate(self.blocks):
             x = block(x, positions, segments, drop, None if cache is None else cache.layer(i, T))
         if cache is not None:
@@ -68,7 +73,8 @@ class Decoder(Module):
     def new_cache(self, batch, length):
         """An empty KeyValueCache for `batch` samples of up to `length` tokens, on this model's device."""
         weight = self.embedding.weight
-        return KeyValueCache(self.config, batch, length, dtype=weight.dtype, xp=xp_of(weight.data))
+        dtype = self.activation_dtype or weight.dtype
+        return KeyValueCache(self.config, batch, length, dtype=dtype, xp=xp_of(weight.data))
 
     def forward(self, ids, **options):
         """Logits (B, T, V) of the token after each of ids (B, T); options as for `hidden`."""

@@ -3,12 +3,13 @@
 import dataclasses
 import math
 
-from tinyllm.errors import UserError
+from tinyllm.errors import UserError, did_you_mean
 
 LEAST = {
     "steps": 1, "batch_size": 1, "accumulation": 1, "evaluate_every": 1, "evaluation_windows": 1, "sample_every": 1,
     "checkpoint_every": 1, "keep_checkpoints": 1, "sample_tokens": 0, "warmup_steps": 0, "seed": 0,
 }  # fmt: skip
+CHOICES = {"precision": ("fp32", "fp16", "bf16"), "optimizer": ("adamw", "sgd")}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,6 +21,8 @@ class TrainingConfig:
     """Samples a step; each is one context long."""
     accumulation: int = 1
     """In how many pieces a batch is computed, for batches that do not fit the memory; the result is the same."""
+    precision: str = "fp32"
+    """fp32, fp16 (with dynamic loss scaling) or bf16: of activations and products; weights are kept in float32."""
     optimizer: str = "adamw"
     """adamw or sgd"""
     learning_rate: float = 1e-3
@@ -57,8 +60,11 @@ class TrainingConfig:
                 raise UserError(f"{name} must be in [0, 1), not {getattr(self, name)}")
         if self.batch_size % self.accumulation:
             raise UserError(f"batch_size {self.batch_size} is not divisible by accumulation {self.accumulation}")
-        if self.optimizer not in ("adamw", "sgd"):
-            raise UserError(f"optimizer must be adamw or sgd, not {self.optimizer!r}")
+        for name, choices in CHOICES.items():
+            value = getattr(self, name)
+            if value not in choices:
+                hint = did_you_mean(value, choices)
+                raise UserError(f"{name} must be one of {', '.join(choices)}, not {value!r}{hint}")
 
     def as_dict(self):
         return dataclasses.asdict(self)

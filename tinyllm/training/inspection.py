@@ -14,7 +14,7 @@ def inspection(training):
 
     def step():
         training.store.zero()
-        accumulate(training.model, inputs, targets, training.config, training.batches.position)
+        accumulate(training.model, inputs, targets, training.config, training.batches.position, training.scaler.scale)
 
     step()
     with ag.debug.ledger() as memory:

@@ -107,17 +107,29 @@ class ParameterStore:
         for p in self.parameters.values():
             p.grad = None
 
+    def unscale(self, loss_scale):
+        """Divide the gradient by what the loss was multiplied with."""
+        self.collect()
+        if loss_scale != 1:
+            scale(self.gradients, factor=1 / loss_scale)
+
+    def is_finite(self):
+        """Whether every entry of the gradient is a number."""
+        self.collect()
+        return bool(self.xp.isfinite(self.gradients).all())
+
     def norm(self):
         """Euclidean norm of the whole gradient, as a Python float."""
         self.collect()
         return float(self.xp.sqrt(sum_of_squares(self.gradients)))
 
-    def clip(self, max_norm):
+    def clip(self, max_norm, norm=None):
         """Scale the gradient so that its norm is at most max_norm; returns the norm before.
 
-        The factor is max_norm / (norm + 1e-6), as PyTorch computes it (Pascanu et al. 2013).
+        norm: what `norm()` has returned, if that is known already. The factor is max_norm / (norm + 1e-6), as PyTorch
+        computes it (Pascanu et al. 2013).
         """
-        norm = self.norm()
+        norm = self.norm() if norm is None else norm
         factor = max_norm / (norm + 1e-6)
         if factor < 1:
             scale(self.gradients, factor=factor)

@@ -3,6 +3,17 @@
 import math
 
 
+def learning_rate(config, step):
+    """The rate of an update of a TrainingConfig; step counts from 0."""
+    return warmup_cosine(
+        step,
+        peak=config.learning_rate,
+        floor=config.min_learning_rate,
+        warmup_steps=config.warmup_steps,
+        steps=config.steps,
+    )
+
+
 def warmup_cosine(step, *, peak, floor, warmup_steps, steps):
     """Rise linearly to `peak` over `warmup_steps`, fall along half a cosine to `floor` at `steps`, stay there.
 

@@ -141,7 +141,7 @@ def test_stopping_and_going_on_is_bit_identical_to_going_through(optimizer, dtyp
     [
         ({"steps": 0}, "steps must be at least 1, not 0"),
         ({"batch_size": 6, "accumulation": 4}, "batch_size 6 is not divisible by accumulation 4"),
-        ({"optimizer": "adam"}, "optimizer must be adamw or sgd, not 'adam'"),
+        ({"optimizer": "adam"}, "optimizer must be one of adamw, sgd, not 'adam'; did you mean 'adamw'"),
         ({"learning_rate": -1.0}, "must not be negative"),
         ({"keep_checkpoints": 0}, "keep_checkpoints must be at least 1"),
     ],
