@@ -94,7 +94,7 @@ def block(family, **options):
     )
     x = leaf(2, 8, 16)
     x.data = x.data.astype(np.float32)
-    return Decoder(config).blocks[0](x, np.arange(8), None, lambda x: x)
+    return Decoder(config).blocks[0](x, np.arange(8), None, lambda x, place: x)
 
 
 def loss(family, layers, **options):
@@ -384,7 +384,7 @@ def test_where_a_leaf_is_drawn():
 def test_the_leaves_of_a_recomputed_block_are_counted_in_its_box():
     _, model = loss(gpt2, 1)
     x = model.embedding(IDS)
-    y = ag.recompute(lambda x: model.blocks[0](x, np.arange(8), None, lambda x: x), x)
+    y = ag.recompute(lambda x: model.blocks[0](x, np.arange(8), None, lambda x, place: x), x)
     picture = Picture(ag.debug.draw(y))
     assert picture.texts(picture.of_kind("op")[-1]) == [
         "recompute(<lambda>)", "float32[2, 8, 16]", f"16 leaves, {model.blocks[0].num_parameters():,} parameters",
@@ -563,5 +563,5 @@ def test_the_picture_in_the_docs_is_what_its_page_draws():
     picture = Path(__file__).parents[2] / "docs" / "images" / "block.svg"
     config = gpt2.config(vocab_size=50, hidden_size=16, num_hidden_layers=1, num_attention_heads=2)
     x = Tensor(np.zeros((2, 8, 16), np.float32), requires_grad=True)
-    y = Decoder(config).blocks[0](x, np.arange(8), None, lambda x: x)
+    y = Decoder(config).blocks[0](x, np.arange(8), None, lambda x, place: x)
     assert ag.debug.draw(y).svg == picture.read_text(encoding="utf-8")

@@ -21,9 +21,13 @@ class Decoder(Module):
 
     activation_dtype: what is computed between the embedding and the loss; None for the weights' own. In half precision
     each layer casts its weights, and softmax, norms and the loss are computed in float32 inside.
+
+    recomputed_blocks: how many of the blocks, from the first, keep nothing for backward but their input and run again
+    there. The first, because backward comes to them last, when the others have let go of what they kept.
     """
 
     activation_dtype = None
+    recomputed_blocks = 0
 
     def __init__(self, config, *, seed=0, dtype="float32"):
         make = Make(config, seed, dtype)
@@ -63,9 +67,10 @@ class Decoder(Module):
         x = self.embedding(ids)
         if self.config.position == "learned":
             x = x + self.position(positions)
-        x = drop(x if self.activation_dtype in (None, x.dtype) else ag.cast(x, dtype=self.activation_dtype))
+        x = drop(x if self.activation_dtype in (None, x.dtype) else ag.cast(x, dtype=self.activation_dtype), place=1)
         for i, block in enumerate(self.blocks):
-            x = block(x, positions, segments, drop, None if cache is None else cache.layer(i, T))
+            run = again_in_backward if i < self.recomputed_blocks else Block.__call__
+            x = run(block, x, positions, segments, drop.of_block(i), None if cache is None else cache.layer(i, T))
         if cache is not None:
             cache.filled += T  # only now, so that a call that failed has added nothing
         return self.final_norm(x) if self.config.norm_place == "pre" else x
@@ -99,21 +104,32 @@ class Decoder(Module):
         return loss.reshape(targets.shape) if reduction == "none" else loss
 
 
+def again_in_backward(block, x, *others):
+    """block(x, *others), keeping only x: backward computes the block once more."""
+    with ag.scope(block.name):
+        return ag.recompute(block.forward, x, *others)
+
+
 class Dropout:
     """Hands every place in the model its own seeds, derived from those of the samples.
 
-    Places are numbered as they are reached, so the same model drops the same elements every time it runs.
+    A place has its number by where it stands: 1 is the embedding, and each block has the next two. So the same model
+    drops the same elements every time it runs, and so does a block that runs a second time.
     """
 
-    def __init__(self, rate, seed):
+    def __init__(self, rate, seed, before=0):
         self.rate, self.seed = rate, seed
-        self.place = 0
+        self.before = before
+        """How many places come before the first of these."""
 
-    def __call__(self, x):
+    def of_block(self, i):
+        return Dropout(self.rate, self.seed, before=1 + 2 * i)
+
+    def __call__(self, x, *, place):
         if self.seed is None or self.rate == 0:
             return x
-        self.place += 1
-        seeds = np.atleast_1d(np.asarray(self.seed)).astype(np.uint64) * np.uint64(65536) + np.uint64(self.place)
+        place = np.uint64(self.before + place)
+        seeds = np.atleast_1d(np.asarray(self.seed)).astype(np.uint64) * np.uint64(65536) + place
         return ag.dropout(x, rate=self.rate, seed=seeds)
 
 

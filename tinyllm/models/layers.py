@@ -134,7 +134,7 @@ class Block(Module):
 
     def forward(self, x, positions, segments, drop, cache=None):
         if self.post:
-            x = self.attention_norm(x + drop(self.attention(x, positions, segments, cache)))
-            return self.feed_forward_norm(x + drop(self.feed_forward(x)))
-        x = x + drop(self.attention(self.attention_norm(x), positions, segments, cache))
-        return x + drop(self.feed_forward(self.feed_forward_norm(x)))
+            x = self.attention_norm(x + drop(self.attention(x, positions, segments, cache), place=1))
+            return self.feed_forward_norm(x + drop(self.feed_forward(x), place=2))
+        x = x + drop(self.attention(self.attention_norm(x), positions, segments, cache), place=1)
+        return x + drop(self.feed_forward(self.feed_forward_norm(x)), place=2)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import Literal
 
 from tinyllm.errors import UserError, did_you_mean
 
@@ -21,6 +22,9 @@ class TrainingConfig:
     """Samples a step; each is one context long."""
     accumulation: int = 1
     """In how many pieces a batch is computed, for batches that do not fit the memory; the result is the same."""
+    recompute: int | Literal["none", "all"] = "none"
+    """How many blocks, from the first, keep no activations and are computed once more in backward: none, all or a
+    number. The result is the same to the bit; memory is saved, a forward pass added."""
     precision: str = "fp32"
     """fp32, fp16 (with dynamic loss scaling) or bf16: of activations and products; weights are kept in float32."""
     optimizer: str = "adamw"
@@ -65,6 +69,15 @@ class TrainingConfig:
             if value not in choices:
                 hint = did_you_mean(value, choices)
                 raise UserError(f"{name} must be one of {', '.join(choices)}, not {value!r}{hint}")
+
+        if self.recompute not in ("none", "all") and not (type(self.recompute) is int and self.recompute >= 0):
+            raise UserError(f"recompute must be none, all or a number of blocks, not {self.recompute!r}")
+
+    def recomputed_blocks(self, num_blocks):
+        """How many of a model's blocks are recomputed; a number beyond them means all."""
+        if self.recompute == "none":
+            return 0
+        return num_blocks if self.recompute == "all" else min(self.recompute, num_blocks)
 
     def as_dict(self):
         return dataclasses.asdict(self)

@@ -1,7 +1,18 @@
 """Where the memory and the time of one training step go."""
 
+import contextlib
+import dataclasses
+import statistics
+import time
+
+import numpy as np
+
 import autograd as ag
-from tinyllm.training.loop import accumulate
+from autograd.arrays import xp_of
+from tinyllm.training.loop import accumulate, dropout_seeds
+
+RECOMPUTATION = "recomputation.json"
+"""Where a run folder keeps what `recomputation` says."""
 
 
 def inspection(training):
@@ -23,3 +34,67 @@ def inspection(training):
         step()
     training.store.zero()
     return f"Memory of one step\n\n{memory}\n\nTime of one step\n\n{times}"
+
+
+def recomputation(training, rounds=3):
+    """What recomputing blocks saves and costs: a dict of numbers, or None where no block is recomputed.
+
+    blocks, of_blocks; kept_bytes, kept_bytes_without: what lies between the embedding and the head until backward, for
+    one piece of a batch; time_ratio: loss and gradients with recomputation over those without.
+
+    The whole piece might not fit the memory without recomputation. So one and two samples of it are measured, and the
+    line through both gives the rest: a part is the same for any number (weights cast to half precision), and a part
+    grows with it. Times are medians of `rounds` steps of each kind in turn, of one sample. All is forgotten afterwards.
+    """
+    blocks = training.model.recomputed_blocks
+    if not blocks:
+        return None
+    samples = training.config.batch_size // training.config.accumulation
+    kept = {number: kept_bytes(training, number, samples) for number in (blocks, 0)}
+    seconds = {blocks: [], 0: []}
+    for number in (blocks, 0) * rounds:
+        seconds[number].append(seconds_of_a_sample(training, number))
+    return {
+        "blocks": blocks,
+        "of_blocks": training.model.config.num_hidden_layers,
+        "kept_bytes": kept[blocks],
+        "kept_bytes_without": kept[0],
+        "time_ratio": statistics.median(seconds[blocks]) / statistics.median(seconds[0]),
+    }
+
+
+def kept_bytes(training, blocks, samples):
+    """Bytes of activations that `samples` samples keep with so many blocks recomputed, from those of one and two."""
+    position, kept = training.batches.position, []
+    xp = xp_of(training.model.embedding.weight.data)
+    for few in range(1, min(samples, 2) + 1):
+        ids = xp.asarray(training.batches.batch(position, few)[0])
+        seeds = dropout_seeds(training.config.seed, position + np.arange(few, dtype=np.uint64))
+        with recomputing(training.model, blocks), ag.debug.ledger() as memory:
+            training.model.hidden(ids, dropout_seed=seeds)
+        kept.append(memory.bytes)
+    return kept[0] + (samples - 1) * (kept[-1] - kept[0])
+
+
+def seconds_of_a_sample(training, blocks):
+    """How long loss and gradients of one sample take with so many blocks recomputed."""
+    position = training.batches.position
+    inputs, targets = training.batches.batch(position, 1)
+    config = dataclasses.replace(training.config, batch_size=1, accumulation=1)
+    training.store.zero()
+    with recomputing(training.model, blocks):
+        started = time.perf_counter()
+        accumulate(training.model, inputs, targets, config, position, training.scaler.scale)
+        seconds = time.perf_counter() - started
+    training.store.zero()
+    return seconds
+
+
+@contextlib.contextmanager
+def recomputing(model, blocks):
+    """`with recomputing(model, 3):` so many of its blocks are recomputed."""
+    before, model.recomputed_blocks = model.recomputed_blocks, blocks
+    try:
+        yield
+    finally:
+        model.recomputed_blocks = before

@@ -20,6 +20,7 @@ class Pretraining:
     def __init__(self, model, batches, config):
         self.model, self.batches, self.config = model, batches, config
         model.activation_dtype = activation_dtype(config.precision)
+        model.recomputed_blocks = config.recomputed_blocks(model.config.num_hidden_layers)
         self.store = ParameterStore(model)
         self.optimizer = make_optimizer(self.store, config)
         self.scaler = LossScaler(active=config.precision == "fp16")

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from tinyllm.files import atomic_write, read_json
+from tinyllm.training.inspection import RECOMPUTATION
 from tinyllm.training.metrics import SAMPLES, is_finite, read_metrics
 from tinyllm.training.progress import printable
 from tinyllm.training.report_curves import curves, finite
@@ -48,7 +49,7 @@ def write_report(run_folder):
         samples=samples(run),
         originality=originality(run),
         commands=commands(run),
-        provenance=provenance(run),
+        provenance=provenance(run) + recomputation(run),
         configuration=configuration(run.config),
     )
     path = Path(run_folder) / "report.html"
@@ -67,6 +68,7 @@ class Run:
     validation: list
     samples: list
     summary: dict
+    recomputation: dict
 
     def part(self, name):
         """One part of config.json; empty if it is missing."""
@@ -109,14 +111,13 @@ class Run:
 
 def read_run(folder):
     records = read_metrics(folder)
-    summary = folder / "summary.json"
     return Run(
         folder,
         read_json(folder / "config.json"),
         [record for record in records if record.get("split") == "train"],
         [record for record in records if record.get("split") == "validation"],
         read_metrics(folder, SAMPLES),
-        read_json(summary) if summary.exists() else {},
+        *(read_json(path) if path.exists() else {} for path in (folder / "summary.json", folder / RECOMPUTATION)),
     )
 
 
@@ -326,6 +327,31 @@ def provenance(run):
     else:
         made += "The text's hash was not recorded."
     return f'<p class="remark">{made}</p>'
+
+
+def recomputation(run):
+    """What recomputing blocks saved and cost, as measured when the run began."""
+    measured = run.recomputation
+    if not measured:
+        return ""
+    blocks, of_blocks = measured["blocks"], measured["of_blocks"]
+    kept, without = measured["kept_bytes"], measured["kept_bytes_without"]
+    return (
+        f'<p class="remark">Activations of {blocks} of {of_blocks} blocks were computed again in backward: '
+        f"{megabytes(kept)} were kept for it instead of {megabytes(without)}, and a step took "
+        f"{measured['time_ratio']:.2f} times as long as without.{step_times(run)}</p>"
+    )
+
+
+def step_times(run):
+    """How long a step took, and would have taken without recomputation; nothing where that is not known."""
+    speeds = finite(run.train, "tokens_per_second")[1]
+    batch, context = run.part("training").get("batch_size"), run.part("model").get("max_position_embeddings")
+    if not (len(speeds) and batch and context):
+        return ""
+    seconds = batch * context / np.median(speeds)
+    without = seconds / run.recomputation["time_ratio"]
+    return f" That is {seconds:,.3g} s a step against {without:,.3g} s."
 
 
 def configuration(config):

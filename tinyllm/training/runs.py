@@ -16,6 +16,7 @@ from tinyllm.tokenizers import BPETokenizer, CharacterTokenizer, WordPieceTokeni
 from tinyllm.training.checkpoints import load_checkpoint, save_checkpoint
 from tinyllm.training.config import TrainingConfig
 from tinyllm.training.divergence import Diverged, watched
+from tinyllm.training.inspection import RECOMPUTATION, recomputation
 from tinyllm.training.journal import Journal
 from tinyllm.training.loop import Pretraining, pretrain
 from tinyllm.training.machine import machine
@@ -213,6 +214,13 @@ def make_batches(tokens, config, shape):
     )
 
 
+def measure_recomputation(run):
+    """Write what recomputing blocks saves and costs into recomputation.json, once, where blocks are recomputed."""
+    path = run.folder / RECOMPUTATION
+    if run.training.model.recomputed_blocks and not path.exists():
+        write_json(path, {"format_version": FORMAT_VERSION, **recomputation(run.training)})
+
+
 def complete(run, display=None, debug=False):
     """Train to the last step, evaluating, sampling and saving on the way; write the report.
 
@@ -230,6 +238,7 @@ def complete(run, display=None, debug=False):
         for log in (metrics, samples):
             log.rewind(training.step)
         journal = Journal(run, metrics, samples, display)
+        measure_recomputation(run)
         display.start(training.config.steps, training.step)
         if training.step == 0:
             journal.sample()
