@@ -10,7 +10,26 @@ LEAST = {
     "steps": 1, "batch_size": 1, "accumulation": 1, "evaluate_every": 1, "evaluation_windows": 1, "sample_every": 1,
     "checkpoint_every": 1, "keep_checkpoints": 1, "sample_tokens": 0, "warmup_steps": 0, "seed": 0,
 }  # fmt: skip
-CHOICES = {"precision": ("fp32", "fp16", "bf16"), "optimizer": ("adamw", "sgd")}
+CHOICES = {
+    "precision": ("fp32", "fp16", "bf16"),
+    "optimizer": ("adamw", "sgd", "lion", "muon", "adafactor"),
+    "schedule": ("cosine", "linear", "constant", "wsd", "inverse_sqrt"),
+    "adjust_lr": ("match_rms_adamw", "original"),
+}
+ENDLESS = ("constant", "inverse_sqrt")
+"""Schedules that fall to no least learning rate."""
+
+OPTIMIZER_OPTIONS = {
+    "adamw": {"beta1": 0.9, "beta2": 0.99},
+    "sgd": {"momentum": 0.9, "nesterov": False},
+    "lion": {"beta1": 0.9, "beta2": 0.99},
+    "muon": {"momentum": 0.95, "nesterov": True, "adjust_lr": "match_rms_adamw", "beta1": 0.9, "beta2": 0.99},
+    "adafactor": {"beta2_decay": 0.8, "update_clip": 1.0, "relative_step": True},
+}
+"""The options of each optimizer beside those that all have, and what they are unless given."""
+
+BESIDE_ADAMW = {"sgd": (100, 0.01), "lion": (0.2, 5), "adafactor": (10, 0.1)}
+"""What a preset's learning rate and weight decay, which are AdamW's, are multiplied with for another optimizer."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,18 +47,38 @@ class TrainingConfig:
     precision: str = "fp32"
     """fp32, fp16 (with dynamic loss scaling) or bf16: of activations and products; weights are kept in float32."""
     optimizer: str = "adamw"
-    """adamw or sgd"""
+    """adamw, sgd, lion, muon (adamw for what is no matrix in a block) or adafactor"""
+    schedule: str = "cosine"
+    """Of the learning rate after the warm-up: cosine, linear, constant, wsd (stays, then falls) or inverse_sqrt."""
     learning_rate: float = 1e-3
     """The peak, after the warm-up."""
     min_learning_rate: float = 1e-4
-    """Where the cosine ends."""
+    """Where cosine, linear and wsd end."""
     warmup_steps: int = 100
-    beta1: float = 0.9
-    beta2: float = 0.99
-    momentum: float = 0.9
-    """Of sgd."""
+    decay_share: float | None = None
+    """Of wsd: in which share of the steps, the last ones, it falls; 0.2 unless given."""
+    beta1: float | None = None
+    """Of adamw, lion, and muon's adamw; 0.9 unless given."""
+    beta2: float | None = None
+    """Of adamw, lion, and muon's adamw; 0.99 unless given."""
+    momentum: float | None = None
+    """Of sgd, 0.9 unless given, and muon, 0.95."""
+    nesterov: bool | None = None
+    """Whether the momentum of sgd (False unless given) and muon (True) looks ahead."""
+    adjust_lr: str | None = None
+    """Muon's scale: match_rms_adamw (adamw's learning rate and decay fit; unless given) or original."""
+    beta2_decay: float | None = None
+    """Of adafactor: 1 - beta2 of step n is n to the power of minus this; 0.8 unless given."""
+    update_clip: float | None = None
+    """Of adafactor: largest root mean square of an update before the learning rate; 1.0 unless given."""
+    relative_step: bool | None = None
+    """Of adafactor: whether the learning rate is a share of the weights' size; True unless given."""
     weight_decay: float = 0.1
     """On matrices only."""
+    no_decay: tuple[str, ...] = ()
+    """Matrices without weight decay, by patterns on names of parameters: 'embedding.*'."""
+    learning_rate_factors: dict[str, float] = dataclasses.field(default_factory=dict)
+    """Other learning rates: a pattern on names of parameters and a factor, and so on; the first that matches counts."""
     clip: float = 1.0
     """Largest norm of the gradient; 0 for no clipping."""
     evaluate_every: int = 250
@@ -53,22 +92,53 @@ class TrainingConfig:
     """Of the initial weights, the batches and dropout."""
 
     def __post_init__(self):
+        object.__setattr__(self, "no_decay", tuple(self.no_decay))  # JSON knows lists only
         for name, least in LEAST.items():
             if getattr(self, name) < least:
                 raise UserError(f"{name} must be at least {least}, not {getattr(self, name)}")
-        for name in ("learning_rate", "min_learning_rate", "clip", "weight_decay"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise UserError(f"{name} must not be negative, infinite or NaN; it was {getattr(self, name)}")
+        rates = {f"learning_rate_factors of {name!r}": factor for name, factor in self.learning_rate_factors.items()}
+        rates |= {name: getattr(self, name) for name in ("learning_rate", "min_learning_rate", "clip", "weight_decay")}
+        rates["beta2_decay"] = self.given("beta2_decay", 0.0)
+        for name, value in rates.items():
+            if not 0 <= value < math.inf:
+                raise UserError(f"{name} must not be negative, infinite or NaN; it was {value}")
         for name in ("beta1", "beta2", "momentum"):
-            if not 0 <= getattr(self, name) < 1:
+            if not 0 <= self.given(name, 0.0) < 1:
                 raise UserError(f"{name} must be in [0, 1), not {getattr(self, name)}")
+        if not 0 < self.given("update_clip", 1.0) < math.inf:
+            raise UserError(f"update_clip must be positive and finite, not {self.update_clip}")
+        if not 0 < self.given("decay_share", 1.0) <= 1:
+            raise UserError(f"decay_share must be in (0, 1], not {self.decay_share}")
         if self.batch_size % self.accumulation:
             raise UserError(f"batch_size {self.batch_size} is not divisible by accumulation {self.accumulation}")
         for name, choices in CHOICES.items():
-            value = getattr(self, name)
+            value = self.given(name, choices[0])
             if value not in choices:
                 hint = did_you_mean(value, choices)
                 raise UserError(f"{name} must be one of {', '.join(choices)}, not {value!r}{hint}")
+        self.refuse_unused()
+
+    def given(self, name, default):
+        """The value of a field, or the default where it was left to be None."""
+        value = getattr(self, name)
+        return default if value is None else value
+
+    def refuse_unused(self):
+        """UserError for an option that this optimizer or schedule would ignore."""
+        own = OPTIMIZER_OPTIONS[self.optimizer]
+        for name in unused_options(self.optimizer):
+            if getattr(self, name) is not None:
+                users = [optimizer for optimizer, options in OPTIMIZER_OPTIONS.items() if name in options]
+                raise UserError(
+                    f"{name} is an option of {', '.join(users)}, not of {self.optimizer}, which has {', '.join(own)}; "
+                    "leave it out or choose another optimizer"
+                )
+        if self.decay_share is not None and self.schedule != "wsd":
+            raise UserError(f"decay_share is an option of the schedule wsd, not of {self.schedule}; leave it out")
+
+    def optimizer_options(self):
+        """dict of the options that this optimizer has beside those that all have, given or its own."""
+        return {name: self.given(name, usual) for name, usual in OPTIMIZER_OPTIONS[self.optimizer].items()}
 
         if self.recompute not in ("none", "all") and not (type(self.recompute) is int and self.recompute >= 0):
             raise UserError(f"recompute must be none, all or a number of blocks, not {self.recompute!r}")
@@ -80,4 +150,33 @@ class TrainingConfig:
         return num_blocks if self.recompute == "all" else min(self.recompute, num_blocks)
 
     def as_dict(self):
-        return dataclasses.asdict(self)
+        """For config.json."""
+        return dataclasses.asdict(self) | {"no_decay": list(self.no_decay)}
+
+    @classmethod
+    def from_dict(cls, values):
+        """The config that `as_dict` gave. Older files have a value for options that their optimizer does not use."""
+        if "schedule" not in values:
+            unused = unused_options(values.get("optimizer", "adamw"))
+            values = {name: value for name, value in values.items() if name not in unused}
+        return cls(**values)
+
+
+def unused_options(optimizer):
+    """The options that some optimizer has and this one has not, in the order of the table."""
+    own = OPTIMIZER_OPTIONS.get(optimizer, {})
+    every = dict.fromkeys(name for options in OPTIMIZER_OPTIONS.values() for name in options)
+    return [name for name in every if name not in own]
+
+
+def for_optimizer(config, optimizer):
+    """The config, meant for AdamW, with another optimizer, its usual options, and the rates that suit it."""
+    rate, decay = BESIDE_ADAMW.get(optimizer, (1, 1))
+    return dataclasses.replace(
+        config,
+        **dict.fromkeys(unused_options(None)),
+        optimizer=optimizer,
+        learning_rate=config.learning_rate * rate,
+        min_learning_rate=config.min_learning_rate * rate,
+        weight_decay=config.weight_decay * decay,
+    )

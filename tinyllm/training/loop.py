@@ -8,8 +8,7 @@ import numpy as np
 from autograd.arrays import xp_of
 from tinyllm.data.batches import IGNORED
 from tinyllm.training.divergence import Diverged, first_cause
-from tinyllm.training.optimizers import make_optimizer
-from tinyllm.training.parameter_store import ParameterStore
+from tinyllm.training.optimizers import make_optimizer, make_store
 from tinyllm.training.precision import LossScaler, activation_dtype
 from tinyllm.training.schedules import learning_rate
 
@@ -21,7 +20,7 @@ class Pretraining:
         self.model, self.batches, self.config = model, batches, config
         model.activation_dtype = activation_dtype(config.precision)
         model.recomputed_blocks = config.recomputed_blocks(model.config.num_hidden_layers)
-        self.store = ParameterStore(model)
+        self.store = make_store(model, config)
         self.optimizer = make_optimizer(self.store, config)
         self.scaler = LossScaler(active=config.precision == "fp16")
         self.step = 0

@@ -16,7 +16,14 @@ def is_matrix(name, tensor):
     return tensor.ndim >= 2
 
 
+def is_hidden_matrix(name, tensor):
+    """A map from hidden states to hidden states: a matrix in a block; not an embedding, table of positions or head."""
+    return tensor.ndim == 2 and name.startswith("blocks.")
+
+
 DEFAULT_GROUPS = {"decay": is_matrix, "no_decay": lambda name, tensor: True}
+HIDDEN_GROUPS = {"hidden": is_hidden_matrix, **DEFAULT_GROUPS}
+"""For Muon."""
 
 
 @kernels.rule
@@ -39,6 +46,10 @@ class Place:
     start: int
     stop: int
     shape: tuple
+
+    def view(self, flat):
+        """The parameter's part of a flat array as long as the store."""
+        return flat[self.start : self.stop].reshape(self.shape)
 
 
 class ParameterStore:
@@ -68,10 +79,10 @@ class ParameterStore:
         self.views = {}
         for name, place in self.places.items():
             p = self.parameters[name]
-            view = self.values[place.start : place.stop].reshape(place.shape)
+            view = place.view(self.values)
             view[...] = p.data
             p.data = self.views[name] = view
-            p.buffer = self.gradients[place.start : place.stop].reshape(place.shape)
+            p.buffer = place.view(self.gradients)
             p.grad = None
 
     def lay_out(self, groups):

@@ -14,7 +14,7 @@ from tinyllm.formats.run_folders import FORMAT_VERSION, checkpoints, decoder_con
 from tinyllm.models import Decoder
 from tinyllm.tokenizers import BPETokenizer, CharacterTokenizer, WordPieceTokenizer, load_tokenizer
 from tinyllm.training.checkpoints import load_checkpoint, save_checkpoint
-from tinyllm.training.config import TrainingConfig
+from tinyllm.training.config import ENDLESS, TrainingConfig, for_optimizer
 from tinyllm.training.divergence import Diverged, watched
 from tinyllm.training.inspection import RECOMPUTATION, recomputation
 from tinyllm.training.journal import Journal
@@ -22,6 +22,7 @@ from tinyllm.training.loop import Pretraining, pretrain
 from tinyllm.training.machine import machine
 from tinyllm.training.memory import keep_freed_memory
 from tinyllm.training.metrics import SAMPLES, MetricsLog
+from tinyllm.training.parameter_groups import check_patterns
 from tinyllm.training.presets import preset as preset_named
 from tinyllm.training.progress import Silent, track
 from tinyllm.training.report import write_report
@@ -54,7 +55,10 @@ def begin_run(folder, preset, corpus, *, tokenizer=None, vocab_size=None, model=
     check_free(folder)
     config = changed(chosen.training, training or {})
     size = chosen.vocab_size if vocab_size is None else vocab_size
-    chosen.model_config(max(size, 1), model)  # refuses what does not fit together before the long work begins
+    # What does not fit together is refused before the long work begins.
+    outline = chosen.model_config(max(size, 1), model)
+    if config.no_decay or config.learning_rate_factors:
+        check_patterns(Decoder(outline), config)
     with undone_on_failure(folder):
         training_text = corpus.split()[0]
         made = make_tokenizer(tokenizer or chosen.tokenizer, size, corpus, training_text)
@@ -76,8 +80,14 @@ def begin_run(folder, preset, corpus, *, tokenizer=None, vocab_size=None, model=
 def changed(config, changes):
     """A TrainingConfig with changes, and what goes with them unless it is given too.
 
-    Fewer steps shorten the warm-up to a tenth of them; another learning rate moves the floor alike.
+    Fewer steps shorten the warm-up to a tenth of them; another learning rate moves the floor alike; another optimizer
+    has its own options, rate and decay.
     """
+    schedule = changes.get("schedule", config.schedule)
+    if "min_learning_rate" in changes and schedule in ENDLESS:
+        raise UserError(f"min_learning_rate is no option of the schedule {schedule}, which falls to none; leave it out")
+    if changes.get("optimizer", config.optimizer) != config.optimizer:
+        config = for_optimizer(config, changes["optimizer"])
     if "steps" in changes and "warmup_steps" not in changes:
         changes = changes | {"warmup_steps": min(config.warmup_steps, changes["steps"] // 10)}
     if "learning_rate" in changes and "min_learning_rate" not in changes:
@@ -147,7 +157,7 @@ def resume_run(folder, *, steps=None, device=None):
 def training_config(settings, folder, steps):
     """The TrainingConfig of a run folder with a new end, unless `steps` is None."""
     try:
-        config = TrainingConfig(**settings["training"])
+        config = TrainingConfig.from_dict(settings["training"])
     except (TypeError, UserError) as error:
         raise UserError(f"{folder / 'config.json'} describes no training ({error}); put it back as it was") from None
     return config if steps is None else dataclasses.replace(config, steps=steps)

@@ -3,7 +3,7 @@
 import math
 
 import numpy as np
-from numba import float32, float64, prange, void
+from numba import boolean, float32, float64, prange, void
 
 from autograd.backends.numba.activation import flat, is_float32
 from autograd.backends.numba.building import PIECE, compiled
@@ -24,15 +24,28 @@ def adamw_step(p, g, m, v, keep, beta1, rest1, beta2, rest2, unbias, eps, rate):
             ps[i] = keep * ps[i] - rate * (ms[i] / (math.sqrt(vs[i]) * unbias + eps))
 
 
-@compiled(void(*[flat] * 3, *[float32] * 3), parallel=True)
-def sgd_step(p, g, velocity, rate, momentum, decay):
-    """velocity <- μ velocity + g + λ p;  p <- p - lr velocity"""
+@compiled(void(*[flat] * 3, *[float32] * 3, boolean), parallel=True)
+def sgd_step(p, g, velocity, rate, momentum, decay, nesterov):
+    """d = g + λ p;  velocity <- μ velocity + d;  p <- p - lr velocity, or p - lr (d + μ velocity)"""
     for piece in prange((p.size + PIECE - 1) // PIECE):
         here = slice(piece * PIECE, (piece + 1) * PIECE)
         ps, gs, velocities = p[here], g[here], velocity[here]
         for i in range(ps.size):
-            velocities[i] = momentum * velocities[i] + gs[i] + decay * ps[i]
-            ps[i] -= rate * velocities[i]
+            d = gs[i] + decay * ps[i]
+            velocities[i] = momentum * velocities[i] + d
+            ps[i] -= rate * (d + momentum * velocities[i] if nesterov else velocities[i])
+
+
+@compiled(void(*[flat] * 3, *[float32] * 6), parallel=True)
+def lion_step(p, g, m, keep, beta1, rest1, beta2, rest2, rate):
+    """c = β1 m + (1 - β1) g;  m <- β2 m + (1 - β2) g;  p <- (1 - lr λ) p - lr sign c"""
+    for piece in prange((p.size + PIECE - 1) // PIECE):
+        here = slice(piece * PIECE, (piece + 1) * PIECE)
+        ps, gs, ms = p[here], g[here], m[here]
+        for i in range(ps.size):
+            c = beta1 * ms[i] + rest1 * gs[i]
+            ms[i] = beta2 * ms[i] + rest2 * gs[i]
+            ps[i] = keep * ps[i] - rate * np.sign(c)
 
 
 @compiled(void(flat, float64[::1]), parallel=True)
@@ -70,10 +83,19 @@ def adamw_kernel(p, g, m, v, *, step, learning_rate, betas, eps, weight_decay):
 
 
 @for_rule("sgd", "numba")
-def sgd_kernel(p, g, velocity, *, learning_rate, momentum, weight_decay):
+def sgd_kernel(p, g, velocity, *, learning_rate, momentum, nesterov, weight_decay):
     if not accepts(p, g, velocity):
         return NotImplemented
-    launch(sgd_step, p, g, velocity, *map(f32, (learning_rate, momentum, weight_decay)))
+    launch(sgd_step, p, g, velocity, *map(f32, (learning_rate, momentum, weight_decay)), nesterov)
+
+
+@for_rule("lion", "numba")
+def lion_kernel(p, g, m, *, learning_rate, betas, weight_decay):
+    if not accepts(p, g, m):
+        return NotImplemented
+    beta1, beta2 = betas
+    numbers = (1 - learning_rate * weight_decay, beta1, 1 - beta1, beta2, 1 - beta2, learning_rate)
+    launch(lion_step, p, g, m, *map(f32, numbers))
 
 
 @for_rule("sum_of_squares", "numba")

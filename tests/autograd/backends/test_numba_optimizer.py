@@ -11,7 +11,7 @@ import strict_device
 
 import autograd as ag
 from autograd.kernels import load
-from tinyllm.training.optimizers import PIECE, adamw, sgd
+from tinyllm.training.optimizers import PIECE, adamw, lion, sgd
 from tinyllm.training.parameter_store import scale, sum_of_squares
 
 pytest.importorskip("numba")
@@ -22,7 +22,9 @@ U = 2.0**-24  # what one rounding to float32 adds, relative to the result
 SMALLEST = 2.0**-149  # and at least, where numbers are subnormal
 SIZES = [0, 1, 31, 8191, 8192, 8193, 20_011, PIECE + 70]
 ADAMW = {"learning_rate": 1e-2, "betas": (0.9, 0.99), "eps": 1e-8}
-SGD = {"learning_rate": 1e-2, "momentum": 0.9}
+SGD = {"learning_rate": 1e-2, "momentum": 0.9, "nesterov": False}
+LION = {"learning_rate": 1e-3, "betas": (0.9, 0.99)}
+OPTIONS = {adamw: ADAMW | {"step": 3}, sgd: SGD, lion: LION}
 
 
 def gradient(size, seed):
@@ -78,21 +80,42 @@ def test_adamw_equals_its_rule_in_every_element_over_20_steps(size, weight_decay
         p, m, v = assert_one_adamw_step_agrees(p, gradient(size, step), m, v, step=step, weight_decay=weight_decay)
 
 
+@pytest.mark.parametrize("nesterov", [False, True])
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])
 @pytest.mark.parametrize("size", SIZES)
-def test_sgd_equals_its_rule_in_every_element_over_20_steps(size, weight_decay):
+def test_sgd_equals_its_rule_in_every_element_over_20_steps(size, weight_decay, nesterov):
     """velocity within 6 U of its terms μ velocity, g and λ p; p within 4 U of itself and of lr times those terms."""
     p, velocity = beginning(size, 1)
+    options = SGD | {"nesterov": nesterov, "weight_decay": weight_decay}
     for step in range(20):
         g, kernel, reference = gradient(size, step), (p.copy(), velocity.copy()), (p.copy(), velocity.copy())
-        by_kernel(sgd, kernel[0], g, kernel[1], **SGD, weight_decay=weight_decay)
-        sgd(reference[0], g, reference[1], **SGD, weight_decay=weight_decay)
+        by_kernel(sgd, kernel[0], g, kernel[1], **options)
+        sgd(reference[0], g, reference[1], **options)
         exact = (abs(x.astype(np.float64)) for x in (velocity, g, p))
         terms = sum(factor * x for factor, x in zip((0.9, 1, weight_decay), exact, strict=True))
         assert_within(kernel[1], reference[1], 6 * U * terms + 4 * SMALLEST)
         size_of_p = abs(p.astype(np.float64)) + abs(reference[0].astype(np.float64))
         assert_within(kernel[0], reference[0], 4 * U * size_of_p + 1e-2 * 10 * U * terms + 4 * SMALLEST)
         p, velocity = reference
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+@pytest.mark.parametrize("size", SIZES)
+def test_lion_equals_its_rule_in_every_element_over_20_steps(size, weight_decay):
+    """m within 4 U of its terms; p within 4 U of itself where the sign is certain: |c| above 4 U of its terms."""
+    p, m = beginning(size, 1)
+    for step in range(20):
+        g, kernel, reference = gradient(size, step), (p.copy(), m.copy()), (p.copy(), m.copy())
+        by_kernel(lion, kernel[0], g, kernel[1], **LION, weight_decay=weight_decay)
+        lion(reference[0], g, reference[1], **LION, weight_decay=weight_decay)
+        exact_m, exact_g = m.astype(np.float64), g.astype(np.float64)
+        assert_within(kernel[1], reference[1], 4 * U * (0.99 * abs(exact_m) + 0.01 * abs(exact_g)) + 4 * SMALLEST)
+        terms = 0.9 * abs(exact_m) + 0.1 * abs(exact_g)
+        certain = (abs(0.9 * exact_m + 0.1 * exact_g) > 4 * U * terms) | (terms == 0)
+        assert certain.sum() >= 0.999 * size
+        bound = 4 * U * (abs(p.astype(np.float64)) + 2 * LION["learning_rate"]) + np.where(certain, 0, np.inf)
+        assert_within(kernel[0], reference[0], bound + 4 * SMALLEST)
+        p, m = reference
 
 
 def test_errors_do_not_grow_in_20_steps_alone():
@@ -127,14 +150,14 @@ def test_where_nothing_ever_came_nothing_moves():
     assert not v.any()
 
 
-@pytest.mark.parametrize("rule", [adamw, sgd], ids=repr)
+@pytest.mark.parametrize("rule", [adamw, sgd, lion], ids=repr)
 def test_what_is_not_finite_ends_as_in_the_rule(rule):
     """Infinities, NaN, and squares that overflow: in a gradient, and in a state."""
     values = np.float32([1, np.inf, -np.inf, np.nan, 3e19, -3e38])
     inputs = [x.ravel() for x in np.meshgrid(values[[0, 0, 3]], *[values] * (3 if rule is adamw else 2))]
     if rule is adamw:
         inputs[3] = abs(inputs[3])
-    options = ADAMW | {"step": 3} if rule is adamw else SGD
+    options = OPTIONS[rule]
     kernel, reference = ([x.copy() for x in inputs] for _ in range(2))
     with np.errstate(all="ignore"):
         rule(*reference, **options, weight_decay=0.1)
@@ -180,13 +203,15 @@ def run_each_rule(size):
     """All arrays after two steps of each rule, a scaling, and a sum of squares."""
     p, m, v = beginning(size, 2)
     q, velocity = beginning(size, 1)
+    r, mean = beginning(size, 1)
     with ag.use_kernels("numba"):
         for step in (1, 2):
             g = gradient(size, step)
             adamw(p, g, m, v, **ADAMW, step=step, weight_decay=0.1)
             sgd(q, g, velocity, **SGD, weight_decay=0.1)
+            lion(r, g, mean, **LION, weight_decay=0.1)
             scale(g, factor=0.3)
-        return [p, m, v, q, velocity, g, np.asarray(sum_of_squares(p))]
+        return [p, m, v, q, velocity, r, mean, g, np.asarray(sum_of_squares(p))]
 
 
 def test_the_same_bits_from_run_to_run_and_on_one_thread():
@@ -221,8 +246,10 @@ def test_what_the_kernels_do_not_do_is_left_to_the_rules(change):
         adamw(p, g, m, v, **ADAMW, step=1, weight_decay=0.1)
         q, h, velocity, _ = arrays()
         sgd(q, h, velocity, **SGD, weight_decay=0.1)
+        r, h, mean, _ = arrays()
+        lion(r, h, mean, **LION, weight_decay=0.1)
         scale(h, factor=0.3)
-        return [x.get() if hasattr(x, "get") else x for x in (p, m, v, q, velocity, h, sum_of_squares(q))]
+        return [x.get() if hasattr(x, "get") else x for x in (p, m, v, q, velocity, r, mean, h, sum_of_squares(q))]
 
     with np.errstate(over="ignore", invalid="ignore"):  # gradient() is too large for float16
         expected = both()
@@ -230,7 +257,7 @@ def test_what_the_kernels_do_not_do_is_left_to_the_rules(change):
         with ag.use_kernels("numba"):
             got = both()
     declined = {"numba declined": 1, "reference": 1}
-    assert ag.kernels_used() == dict.fromkeys(("adamw", "sgd", "scale", "sum_of_squares"), declined)
+    assert ag.kernels_used() == dict.fromkeys(("adamw", "sgd", "lion", "scale", "sum_of_squares"), declined)
     for a, b in zip(got, expected, strict=True):
         np.testing.assert_array_equal(a, b)
 

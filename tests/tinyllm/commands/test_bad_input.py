@@ -73,7 +73,7 @@ STEPS = ("--steps", "4", "--training.checkpoint-every", "2", "--training.evaluat
         ("--training.clip inf", "clip must not be negative, infinite or NaN; it was inf"),
         ("--training.beta1 2", "beta1 must be in [0, 1), not 2.0"),
         ("--training.momentum 1", "momentum must be in [0, 1), not 1.0"),
-        ("--training.optimizer adam", "optimizer must be adamw or sgd, not 'adam'"),
+        ("--training.optimizer adam", "optimizer must be one of adamw, sgd, lion, muon, adafactor, not 'adam'"),
         ("--model.hiden-size 8", "there is no option --model.hiden-size; did you mean --model.hidden-size?"),
         ("--training.learning-rat 1", "there is no option --training.learning-rat; did you mean --training.learning-r"),
         ("--modl.hidden-size 8", "there is no option --modl.hidden-size; did you mean --model.hidden-size?"),

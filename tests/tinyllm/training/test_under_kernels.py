@@ -1,6 +1,7 @@
 """Store, optimizers and loop with Numba's kernels: the same numbers up to rounding, the same bits every time."""
 
 import dataclasses
+import functools
 
 import numpy as np
 import pytest
@@ -13,8 +14,8 @@ from tinyllm.training.checkpoints import load_checkpoint, save_checkpoint
 from tinyllm.training.config import TrainingConfig
 from tinyllm.training.divergence import Diverged
 from tinyllm.training.loop import Pretraining, pretrain
-from tinyllm.training.optimizers import SGD, AdamW
-from tinyllm.training.parameter_store import ParameterStore
+from tinyllm.training.optimizers import SGD, Adafactor, AdamW, Lion, Muon
+from tinyllm.training.parameter_store import HIDDEN_GROUPS, ParameterStore
 
 pytest.importorskip("numba")
 load(["numba"])
@@ -58,7 +59,10 @@ def train(make_optimizer, steps=20, dtype="float32"):
     return store, optimizer, norms
 
 
-@pytest.mark.parametrize("make_optimizer", [AdamW, SGD])
+NESTEROV = functools.partial(SGD, nesterov=True)
+
+
+@pytest.mark.parametrize("make_optimizer", [AdamW, SGD, NESTEROV])
 def test_20_clipped_steps_are_those_of_the_rules(make_optimizer):
     exact, exact_optimizer, exact_norms = train(make_optimizer, dtype="float64")
     with ag.use_kernels("numba"):
@@ -76,12 +80,14 @@ def test_a_step_calls_each_kernel_and_no_rule():
     with ag.use_kernels("numba"):
         train(AdamW, steps=3)
         train(SGD, steps=3)
+        train(Lion, steps=3)
     groups = 2
     assert ag.kernels_used() == {
-        "sum_of_squares": {"numba": 6},
-        "scale": {"numba": 6},
+        "sum_of_squares": {"numba": 9},
+        "scale": {"numba": 9},
         "adamw": {"numba": 3 * groups},
         "sgd": {"numba": 3 * groups},
+        "lion": {"numba": 3 * groups},
     }
 
 
@@ -105,7 +111,7 @@ def test_clip_has_scaled_the_gradients_when_it_returns():
         assert store.norm() == pytest.approx(1.5, rel=1e-6)
 
 
-@pytest.mark.parametrize("make_optimizer", [AdamW, SGD])
+@pytest.mark.parametrize("make_optimizer", [AdamW, SGD, Lion])
 def test_the_same_bits_from_run_to_run_and_on_one_thread(make_optimizer):
     with ag.use_kernels("numba"):
         first, again = train(make_optimizer), train(make_optimizer)
@@ -118,7 +124,7 @@ def test_the_same_bits_from_run_to_run_and_on_one_thread(make_optimizer):
             assert array.tobytes() == first[1].arrays[name].tobytes()
 
 
-@pytest.mark.parametrize("make_optimizer", [AdamW, SGD])
+@pytest.mark.parametrize("make_optimizer", [AdamW, SGD, Lion, Adafactor])
 def test_padding_stays_zero(make_optimizer):
     with ag.use_kernels("numba"):
         store, _, _ = train(make_optimizer)
@@ -150,14 +156,31 @@ def test_a_step_that_comes_to_no_number_stops_before_the_weights_are_touched(cli
     np.testing.assert_array_equal(training.store.values, before)
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_muon_multiplies_with_the_kernels_and_is_muon_without_them():
+    results = {}
+    for kernels in ("reference", "numba"):
+        store = ParameterStore(Decoder(SHAPE, seed=0), HIDDEN_GROUPS)
+        optimizer = Muon(store, lr=0.01)
+        ag.kernels_used(reset=True)
+        with ag.use_kernels(kernels):
+            for step in range(5):
+                fill_gradients(store, step)
+                optimizer.step()
+        results[kernels] = store.values
+        matrices = sum(place.group == "hidden" for place in store.places.values())
+        assert ag.kernels_used()["matmul"] == {kernels: 5 * matrices * 15}  # five steps of three products
+    np.testing.assert_allclose(results["numba"], results["reference"], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd", "lion", "muon", "adafactor"])
 def test_a_run_stopped_and_resumed_ends_bit_identically(tmp_path, optimizer):
     config = dataclasses.replace(CONFIG, optimizer=optimizer)
     ag.kernels_used(reset=True)
     with ag.use_kernels("numba"):
         through = make(config)
         pretrain(through)
-        assert ag.kernels_used()[optimizer] == {"numba": 2 * config.steps}
+        if optimizer in ("adamw", "sgd", "lion"):
+            assert ag.kernels_used()[optimizer] == {"numba": 2 * config.steps}
 
         stopped = make(config)
         pretrain(stopped, stop=lambda: stopped.step == 3)

@@ -37,10 +37,9 @@ class AdamW(Optimizer):
 
     state_names = ("m", "v")
 
-    def __init__(self, store, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01):
-        super().__init__(store, lr, weight_decay)
+    def __init__(self, store, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01, groups=None):
+        super().__init__(store, lr, weight_decay, groups)
         self.betas, self.eps = tuple(betas), eps
 
-    def rule(self, p, g, m, v, weight_decay):
-        options = {"learning_rate": self.learning_rate, "betas": self.betas, "eps": self.eps}
-        adamw(p, g, m, v, step=self.steps, weight_decay=weight_decay, **options)
+    def rule(self, p, g, m, v, **options):
+        adamw(p, g, m, v, step=self.steps, betas=self.betas, eps=self.eps, **options)

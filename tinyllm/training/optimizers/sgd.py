@@ -6,26 +6,26 @@ from tinyllm.training.optimizers.optimizer import Optimizer, in_pieces
 
 @kernels.rule
 @in_pieces
-def sgd(p, g, velocity, *, learning_rate, momentum, weight_decay):
+def sgd(p, g, velocity, *, learning_rate, momentum, nesterov, weight_decay):
     """One step of gradient descent with momentum, in place (Sutskever et al. 2013, as PyTorch writes it).
 
-    velocity <- μ velocity + g + λ p;  p <- p - lr velocity
+    d = g + λ p;  velocity <- μ velocity + d
+    p <- p - lr velocity;  with Nesterov's look ahead (their equation 7)  p <- p - lr (d + μ velocity)
     """
+    d = g + weight_decay * p if weight_decay else g
     velocity *= momentum
-    velocity += g
-    if weight_decay:
-        velocity += weight_decay * p
-    p -= learning_rate * velocity
+    velocity += d
+    p -= learning_rate * (d + momentum * velocity if nesterov else velocity)
 
 
 class SGD(Optimizer):
-    """Gradient descent with momentum."""
+    """Gradient descent with momentum, by Nesterov's rule if asked. The decay is part of the gradient."""
 
     state_names = ("velocity",)
 
-    def __init__(self, store, lr=1e-2, momentum=0.9, weight_decay=0.0):
-        super().__init__(store, lr, weight_decay)
-        self.momentum = momentum
+    def __init__(self, store, lr=1e-2, momentum=0.9, nesterov=False, weight_decay=0.0, groups=None):
+        super().__init__(store, lr, weight_decay, groups)
+        self.momentum, self.nesterov = momentum, nesterov
 
-    def rule(self, p, g, velocity, weight_decay):
-        sgd(p, g, velocity, learning_rate=self.learning_rate, momentum=self.momentum, weight_decay=weight_decay)
+    def rule(self, p, g, velocity, **options):
+        sgd(p, g, velocity, momentum=self.momentum, nesterov=self.nesterov, **options)
