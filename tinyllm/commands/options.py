@@ -15,6 +15,7 @@ WORDINGS = {
     r"Error parsing ([^\s:]+): .*invalid literal for int\(\) .*: (.+?)\s*$": r"\1 takes a whole number, not \2",
     r"Error parsing ([^\s:]+): .*could not convert string to float: (.+?)\s*$": r"\1 takes a number, not \2",
     r"Error parsing (.+?): Could not find valid parse for arguments: \[(.+)\]": r"\1 cannot be \2",
+    r"Error parsing ([^\s:]+): no type matching \{\[STR FLOAT.*": r"\1 takes a pattern and a number, and so on",
     r"Error parsing (.+?): (.+?)\.?$": r"\1: \2",
     r"invalid choice '(.*)' for argument '(.*)'\. Expected one of \((.*?),?\)\.": r"\2 takes one of \3, not '\1'",
     r"Missing value for argument '(.+?)'\. Expected 1 values\.": r"\1 needs a value",

@@ -27,7 +27,7 @@ def changes_to(cls, leave_out=()):
         if f.name not in leave_out:
             shown = tyro.conf.arg(help=explained.get(f.name, ""), help_behavior_hint="(preset)")
             # A preset may have switched it on, so it must be possible to say False.
-            values = (shown, tyro.conf.FlagConversionOff) if f.type is bool else (shown,)
+            values = (shown, tyro.conf.FlagConversionOff) if f.type in (bool, bool | None) else (shown,)
             fields.append((f.name, Annotated[f.type | None, *values], field(default=None)))
     return dataclasses.make_dataclass(f"{cls.__name__}Changes", fields)
 

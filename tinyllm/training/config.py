@@ -28,8 +28,8 @@ OPTIMIZER_OPTIONS = {
 }
 """The options of each optimizer beside those that all have, and what they are unless given."""
 
-BESIDE_ADAMW = {"sgd": (100, 0.01), "lion": (0.2, 5), "adafactor": (10, 0.1)}
-"""What a preset's learning rate and weight decay, which are AdamW's, are multiplied with for another optimizer."""
+BESIDE_ADAMW = {"sgd": 100, "lion": 0.25, "adafactor": 10}
+"""What a preset's learning rate, AdamW's, is multiplied with for another optimizer, and its weight decay divided by."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,6 +92,8 @@ class TrainingConfig:
     """Of the initial weights, the batches and dropout."""
 
     def __post_init__(self):
+        if not isinstance(self.no_decay, tuple | list) or not isinstance(self.learning_rate_factors, dict):
+            raise UserError("no_decay is a list of patterns, learning_rate_factors a dict from patterns to factors")
         object.__setattr__(self, "no_decay", tuple(self.no_decay))  # JSON knows lists only
         for name, least in LEAST.items():
             if getattr(self, name) < least:
@@ -170,13 +172,16 @@ def unused_options(optimizer):
 
 
 def for_optimizer(config, optimizer):
-    """The config, meant for AdamW, with another optimizer, its usual options, and the rates that suit it."""
-    rate, decay = BESIDE_ADAMW.get(optimizer, (1, 1))
+    """The config, meant for AdamW, with another optimizer, its usual options, and the rates that suit it.
+
+    Rate times decay, the share of itself that a weight loses in a step, stays.
+    """
+    factor = BESIDE_ADAMW.get(optimizer, 1)
     return dataclasses.replace(
         config,
         **dict.fromkeys(unused_options(None)),
         optimizer=optimizer,
-        learning_rate=config.learning_rate * rate,
-        min_learning_rate=config.min_learning_rate * rate,
-        weight_decay=config.weight_decay * decay,
+        learning_rate=config.learning_rate * factor,
+        min_learning_rate=config.min_learning_rate * factor,
+        weight_decay=config.weight_decay / factor,
     )

@@ -107,6 +107,45 @@ def test_options_reach_the_run(here, tiny_run):
     assert (config["model"]["norm"], config["model"]["hidden_size"]) == ("rmsnorm", 16)
 
 
+def test_another_optimizer_its_options_and_patterns_reach_the_run(here, tiny_run):
+    words = "--steps 2 --training.optimizer muon --training.nesterov False --training.schedule wsd"
+    patterns = (
+        "--training.no-decay",
+        "embedding.*",
+        "--training.learning-rate-factors",
+        "*.bias",
+        "2",
+        "*norm*",
+        "0.5",
+    )
+    assert main([*tiny_run, *words.split(), *patterns]) == 0
+    config = json.loads((here / "my run" / "config.json").read_text())["training"]
+    assert (config["optimizer"], config["nesterov"], config["schedule"]) == ("muon", False, "wsd")
+    assert (config["momentum"], config["beta1"]) == (None, None)  # muon's own
+    assert config["no_decay"] == ["embedding.*"]
+    assert config["learning_rate_factors"] == {"*.bias": 2.0, "*norm*": 0.5}
+    before = (here / "my run" / "config.json").read_bytes()
+    assert main(["pretrain", "--run", "my run", "--resume"]) == 0
+    assert (here / "my run" / "config.json").read_bytes() == before
+    assert main(["pretrain", "--run", "my run", "--resume", "--steps", "3"]) == 0
+    assert steps_done(here / "my run") == 3
+
+
+def test_a_run_of_another_optimizer_is_refused_and_nothing_is_lost(here, tiny_run, refused):
+    assert main([*tiny_run, "--steps", "2", "--training.optimizer", "lion"]) == 0
+    path = here / "my run" / "config.json"
+    config = json.loads(path.read_text())
+    config["training"]["optimizer"] = "adamw"
+    path.write_text(json.dumps(config))
+    message = (
+        "my run/checkpoints/step-000002 does not fit this run: it holds the state of lion, and this run's optimize"
+    )
+    refused(["pretrain", "--run", "my run", "--resume", "--steps", "3"], message)
+    config["training"]["optimizer"] = "lion"
+    path.write_text(json.dumps(config))
+    assert main(["pretrain", "--run", "my run", "--resume", "--steps", "3"]) == 0
+
+
 def test_the_folder_is_named_after_the_preset_unless_given(here, tiny_run):
     words = tiny_run[: tiny_run.index("--run")]
     assert main([*words, "--steps", "2"]) == 0

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tinyllm.data import RandomBatches
+from tinyllm.data.batches import IGNORED
 from tinyllm.errors import UserError
 from tinyllm.models import Decoder, gpt2
 from tinyllm.training.config import TrainingConfig
@@ -39,6 +40,44 @@ def test_a_batch_in_pieces_has_the_gradient_of_the_whole_batch():
         for name, p in cut.model.parameters().items():
             expected = whole.model.parameters()[name].grad
             np.testing.assert_allclose(p.grad, expected, rtol=1e-9, atol=1e-14, err_msg=name)
+
+
+def gradients_of(pieces, dtype, how=accumulate):
+    """dict parameter -> gradient of a batch of 12 whose samples have from 0 to 6 targets, in that many pieces."""
+    training = make(dataclasses.replace(CONFIG, batch_size=12, accumulation=pieces), dtype)
+    inputs, targets = training.batches.batch(0, 12)
+    targets = targets.copy()
+    targets[:3] = IGNORED  # of four pieces the first has none
+    for sample in range(3, 12):
+        targets[sample, sample % 7 :] = IGNORED
+    how(training.model, inputs, targets, training.config, 40)
+    training.store.collect()
+    return {name: p.grad.copy() for name, p in training.model.parameters().items()}
+
+
+def mean_of_means(model, inputs, targets, config, first_sample):
+    """The usual mistake: the mean loss of each piece, divided by the number of pieces."""
+    for piece in np.split(np.arange(len(inputs)), config.accumulation):
+        seeds = dropout_seeds(config.seed, (first_sample + piece).astype(np.uint64))
+        (model.loss(inputs[piece], targets[piece], dropout_seed=seeds) / config.accumulation).backward()
+
+
+def largest_error(gradients, expected):
+    """Of any parameter, relative to its largest entry, or a millionth of the model's where it is all but zero."""
+    largest = max(abs(g).max() for g in expected.values())
+    return max(
+        abs(gradients[name] - g).max() / max(abs(g).max(), 1e-6 * largest)
+        for name, g in expected.items()
+        if not name.endswith("key.bias")  # zero by symmetry: rounding alone
+    )
+
+
+@pytest.mark.parametrize(("dtype", "bar"), [("float32", 1e-6), ("float64", 1e-12)])
+def test_four_pieces_of_three_are_one_batch_of_twelve(dtype, bar):
+    whole = gradients_of(1, dtype)
+    assert largest_error(gradients_of(4, dtype), whole) < bar
+    assert largest_error(gradients_of(12, dtype), whole) < bar
+    assert largest_error(gradients_of(4, dtype, mean_of_means), whole) > 0.1
 
 
 def test_dropout_seeds_are_distinct_and_depend_on_the_run():
