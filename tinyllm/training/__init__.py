@@ -2,7 +2,7 @@
 
 from tinyllm.training.config import TrainingConfig
 from tinyllm.training.loop import Pretraining, pretrain
-from tinyllm.training.optimizers import SGD, AdamW
+from tinyllm.training.optimizers import SGD, Adafactor, AdamW, Lion, Muon
 from tinyllm.training.parameter_store import ParameterStore
 
-__all__ = ["SGD", "AdamW", "ParameterStore", "Pretraining", "TrainingConfig", "pretrain"]
+__all__ = ["SGD", "Adafactor", "AdamW", "Lion", "Muon", "ParameterStore", "Pretraining", "TrainingConfig", "pretrain"]
