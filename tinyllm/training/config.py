@@ -120,6 +120,9 @@ class TrainingConfig:
                 raise UserError(f"{name} must be one of {', '.join(choices)}, not {value!r}{hint}")
         self.refuse_unused()
 
+        if self.recompute not in ("none", "all") and not (type(self.recompute) is int and self.recompute >= 0):
+            raise UserError(f"recompute must be none, all or a number of blocks, not {self.recompute!r}")
+
     def given(self, name, default):
         """The value of a field, or the default where it was left to be None."""
         value = getattr(self, name)
@@ -141,9 +144,6 @@ class TrainingConfig:
     def optimizer_options(self):
         """dict of the options that this optimizer has beside those that all have, given or its own."""
         return {name: self.given(name, usual) for name, usual in OPTIMIZER_OPTIONS[self.optimizer].items()}
-
-        if self.recompute not in ("none", "all") and not (type(self.recompute) is int and self.recompute >= 0):
-            raise UserError(f"recompute must be none, all or a number of blocks, not {self.recompute!r}")
 
     def recomputed_blocks(self, num_blocks):
         """How many of a model's blocks are recomputed; a number beyond them means all."""
