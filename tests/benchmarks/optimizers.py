@@ -23,7 +23,7 @@ from tinyllm.training.loop import Pretraining, accumulate, pretrain
 from tinyllm.training.presets import PRESETS
 
 SHAPE = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": 64}
-RATES = (3e-4, 1e-3, 3e-3, 1e-2)  # of AdamW
+RATES = (1e-3, 3e-3, 1e-2, 3e-2)  # of AdamW
 SEEDS = (0, 1, 2)
 
 
