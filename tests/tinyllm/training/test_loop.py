@@ -80,6 +80,16 @@ def test_four_pieces_of_three_are_one_batch_of_twelve(dtype, bar):
     assert largest_error(gradients_of(4, dtype, mean_of_means), whole) > 0.1
 
 
+@pytest.mark.parametrize(("dtype", "bar"), [("float32", 1e-6), ("float64", 1e-12)])
+def test_a_run_in_pieces_is_the_run(dtype, bar):
+    weights = []
+    for pieces in (1, 4):
+        training = make(dataclasses.replace(CONFIG, batch_size=12, accumulation=pieces, optimizer="sgd"), dtype)
+        pretrain(training)
+        weights.append(training.store.values)
+    assert abs(weights[0] - weights[1]).max() < bar * abs(weights[0]).max()
+
+
 def test_dropout_seeds_are_distinct_and_depend_on_the_run():
     seeds = dropout_seeds(3, np.arange(1000, dtype=np.uint64))
     assert len(set(seeds.tolist())) == 1000

@@ -5,7 +5,9 @@ import pytest
 
 import autograd as ag
 from tinyllm.models import Decoder, gpt2, llama
+from tinyllm.training.config import CHOICES
 from tinyllm.training.optimizers import Muon, orthogonalized
+from tinyllm.training.optimizers.muon import SCALES
 from tinyllm.training.parameter_store import HIDDEN_GROUPS, ParameterStore
 
 SHAPE = {
@@ -103,3 +105,9 @@ def test_what_cannot_be_orthogonalized_is_refused():
     store = ParameterStore(tensors, {"hidden": lambda name, p: True})
     with pytest.raises(ValueError, match=r"only matrices can be orthogonalized, not blocks\.0\.bias"):
         Muon(store)
+    with pytest.raises(ValueError, match="adjust_lr is match_rms_adamw or original, not 'adamw'"):
+        Muon(ParameterStore({"blocks.0.weight": tensors["blocks.0.weight"]}, HIDDEN_GROUPS), adjust_lr="adamw")
+
+
+def test_the_config_knows_the_scales_that_there_are():
+    assert CHOICES["adjust_lr"] == tuple(SCALES)

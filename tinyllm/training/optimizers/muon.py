@@ -76,6 +76,8 @@ class Muon(Optimizer):
         places = [(name, place) for name, place in store.places.items() if place.group in hidden]
         if wrong := [name for name, place in places if len(place.shape) != 2]:
             raise ValueError(f"Muon: only matrices can be orthogonalized, not {', '.join(wrong)}; put them elsewhere")
+        if adjust_lr not in SCALES:
+            raise ValueError(f"Muon: adjust_lr is {' or '.join(SCALES)}, not {adjust_lr!r}")
         self.hidden = tuple(hidden)
         super().__init__(store, lr, weight_decay, groups)
         self.momentum, self.nesterov, self.adjust_lr = momentum, nesterov, adjust_lr
