@@ -1,13 +1,14 @@
 """The flat store and the optimizers over it: one step equals the formula, in every mode."""
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
 
 import autograd as ag
 from tinyllm.models import Decoder, gpt2
-from tinyllm.training.optimizers import PIECE, SGD, AdamW
+from tinyllm.training.optimizers import PIECE, SGD, Adafactor, AdamW, Lion
 from tinyllm.training.parameter_store import ALIGNMENT, ParameterStore
 from tinyllm.training.schedules import warmup_cosine
 
@@ -181,7 +182,51 @@ def test_sgd_steps_equal_the_formula(decay, momentum):
         np.testing.assert_allclose(p.data, expected[name], rtol=1e-12, err_msg=name)
 
 
-@pytest.mark.parametrize("make", [AdamW, SGD])
+def paper_nesterov(p, g, state, step, decay):
+    d = g + decay * p
+    state["u"] = 0.9 * state.get("u", 0) + d
+    return p - 0.05 * (d + 0.9 * state["u"])
+
+
+def paper_lion(p, g, state, step, decay):
+    m = state.get("m", 0)
+    state["m"] = 0.99 * m + 0.01 * g
+    return p - 0.05 * (np.sign(0.9 * m + 0.1 * g) + decay * p)
+
+
+def paper_adafactor(p, g, state, step, decay):
+    beta = 1 - step**-0.8
+    if p.ndim == 2:
+        state["r"] = beta * state.get("r", 0) + (1 - beta) * (g * g).mean(1)
+        state["c"] = beta * state.get("c", 0) + (1 - beta) * (g * g).mean(0)
+        v = np.outer(state["r"], state["c"]) / state["r"].mean()
+    else:
+        v = state["v"] = beta * state.get("v", 0) + (1 - beta) * g * g
+    u = g / np.sqrt(v)
+    share = max(1e-3, np.sqrt((p * p).mean())) * min(0.05, step**-0.5)
+    return p * (1 - 0.05 * decay) - share * u / max(1, np.sqrt((u * u).mean()))
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+@pytest.mark.parametrize(
+    ("make", "paper"),
+    [(partial(SGD, nesterov=True), paper_nesterov), (Lion, paper_lion), (Adafactor, paper_adafactor)],
+)
+def test_other_steps_equal_their_formulas_on_every_parameter(make, paper, decay):
+    parameters = tensors()
+    expected = {name: p.data.copy() for name, p in parameters.items()}
+    states = {name: {} for name in parameters}
+    optimizer = make(ParameterStore(parameters), lr=0.05, weight_decay=decay)
+    for step in (1, 2, 3):
+        loss_of(parameters).backward()
+        optimizer.step()
+        for name, p in expected.items():
+            expected[name] = paper(p, 2 * (p - 2), states[name], step, decay if p.ndim == 2 else 0.0)
+    for name, p in parameters.items():
+        np.testing.assert_allclose(p.data, expected[name], rtol=1e-12, err_msg=name)
+
+
+@pytest.mark.parametrize("make", [AdamW, SGD, Lion])
 def test_a_store_longer_than_a_piece_is_updated_to_its_end(make):
     long = {"long": ag.Tensor(np.full(PIECE + 70, 5.0), requires_grad=True)}
     optimizer = make(ParameterStore(long), lr=0.1)
