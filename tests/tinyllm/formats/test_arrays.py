@@ -1,7 +1,10 @@
-"""safetensors: arrays come back as they were, and what is no whole file is named."""
+"""safetensors: arrays come back as they were, the files are the library's, and what is no whole file is named."""
+
+import hashlib
 
 import numpy as np
 import pytest
+import safetensors.numpy
 
 from tinyllm.errors import UserError
 from tinyllm.formats.arrays import read_arrays, write_arrays
@@ -42,6 +45,31 @@ def test_any_layout_and_device_is_written_as_what_it_means(tmp_path):
     np.testing.assert_array_equal(read["transposed"], matrix.T)
     np.testing.assert_array_equal(read["strided"], matrix[:, ::2])
     np.testing.assert_array_equal(read["device"], matrix)
+
+
+@pytest.mark.parametrize("metadata", [None, {"said": 'the sea, "again"; é'}])
+def test_the_file_is_the_one_that_the_library_writes(tmp_path, metadata):
+    dtypes = "uint64 int64 float64 float32 uint32 int32 float16 uint16 int16 int8 uint8 bool".split()
+    arrays = {f"é {name[::-1]}": np.arange(3).astype(name) for name in dtypes} | ARRAYS
+    digest = write_arrays(tmp_path / "x", arrays, metadata)
+    data = (tmp_path / "x").read_bytes()
+    assert data == safetensors.numpy.save(arrays, metadata=metadata)
+    assert digest == hashlib.sha256(data).hexdigest()
+
+
+def test_other_bytes_in_memory_are_the_same_bytes_in_the_file(tmp_path):
+    swapped = {name: array.astype(array.dtype.newbyteorder(">")) for name, array in ARRAYS.items()}
+    assert write_arrays(tmp_path / "x", swapped) == write_arrays(tmp_path / "y", ARRAYS)
+    with pytest.raises(TypeError, match="holds no complex64; convert the array to one of uint64, "):
+        write_arrays(tmp_path / "z", {"a": np.ones(2, np.complex64)})
+
+
+def test_large_arrays_are_written_piece_by_piece(tmp_path, monkeypatch):
+    array = np.arange(1000.0)
+    whole = write_arrays(tmp_path / "x", {"a": array})
+    monkeypatch.setattr("tinyllm.formats.arrays.PIECE", 999)
+    assert write_arrays(tmp_path / "y", {"a": array}) == whole
+    assert (tmp_path / "y").read_bytes() == (tmp_path / "x").read_bytes()
 
 
 def test_a_file_that_is_missing_cut_off_or_foreign(tmp_path):
