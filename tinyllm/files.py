@@ -5,10 +5,19 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 from collections import Counter
 from pathlib import Path
 
 from tinyllm.errors import UserError
+
+
+class DiskFull(UserError):
+    """There was no room to write a file; what stood under its name before is untouched. Its cause is the OSError."""
+
+
+CANNOT_WRITE = (OSError, DiskFull)
+"""What writing a file raises where the disk is full, read-only or gone."""
 
 
 @contextlib.contextmanager
@@ -16,7 +25,7 @@ def atomic_write(path, mode="wb"):
     """Open a temporary file beside `path`; on success flush it to disk and rename it over `path`.
 
     mode: "wb" for bytes or "w" for text (UTF-8, newlines as written). On any error the temporary file is removed
-    and what stood under `path` before is untouched. A full disk raises UserError.
+    and what stood under `path` before is untouched. A full disk raises DiskFull, a UserError.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -31,13 +40,19 @@ def atomic_write(path, mode="wb"):
         sync_folder(path.parent)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise UserError(
+            raise DiskFull(
                 f"the disk is full: {path} was not written (what stood there before is untouched); "
                 "free some space and run the command again"
             ) from error
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def sync_file(path):
+    """Make what was written to a file survive a power cut."""
+    with open(path, "rb+") as file:
+        os.fsync(file.fileno())
 
 
 def sync_folder(folder):
@@ -49,6 +64,14 @@ def sync_folder(folder):
                 os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def remove_folder(folder):
+    """Delete a folder and what is in it; its name goes first, so that a killed process leaves no half of it there."""
+    doomed = folder.with_name(f".{folder.name}.removed")
+    shutil.rmtree(doomed, ignore_errors=True)
+    folder.rename(doomed)
+    shutil.rmtree(doomed)
 
 
 def write_json(path, value):

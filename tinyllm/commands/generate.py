@@ -14,6 +14,9 @@ class Options:
     model: Path
     """A run folder, or any folder that `tinyllm.save` wrote."""
 
+    checkpoint: str = "newest"
+    """Of a run folder: newest, best (by held-out loss), or the number of a step whose checkpoint is still there."""
+
     prompt: str = ""
     """What the text begins with; nothing: the start of a new text."""
 
@@ -59,7 +62,7 @@ def run(options: Options):
         if getattr(options, name) < 1:
             raise UserError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(options, name)}")
     check_device(options.device)
-    model, tokenizer = load(options.model)
+    model, tokenizer = load(options.model, options.checkpoint)
     model.to(options.device)
     ids = prompt_ids(tokenizer, options.prompt, separated=is_separated(read_config(options.model)))
     with chosen_kernels(options.kernels, options.device):

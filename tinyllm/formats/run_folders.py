@@ -1,8 +1,10 @@
 """Run folders: what a training run leaves, and how to get a model out of one.
 
-config.json  tokenizer/  data/  metrics.jsonl  samples.jsonl  checkpoints/step-000500/  report.html
+config.json  tokenizer/  data/  metrics.jsonl  samples.jsonl  checkpoints/step-000500/  checkpoints/best-000250/
+report.html
 """
 
+import json
 import re
 import warnings
 from pathlib import Path
@@ -14,11 +16,18 @@ from tinyllm.models import Decoder, DecoderConfig
 from tinyllm.tokenizers import load_tokenizer
 
 FORMAT_VERSION = 1
+CHECKPOINT_VERSION = 2
+"""Of state.json. Since 2 it has a checksum of itself."""
+
 CHECKPOINTS = "checkpoints"
 
 
-def load(folder):
-    """(model, tokenizer) of a run folder, with the weights of its newest whole checkpoint, or of a folder by `save`."""
+def load(folder, checkpoint="newest"):
+    """(model, tokenizer) of a run folder, or of a folder by `save`.
+
+    checkpoint: "newest" for the weights of the newest whole checkpoint, "best" for those with the lowest held-out loss,
+    or the number of a step whose checkpoint is still there.
+    """
     folder = Path(folder)
     config = decoder_config(read_config(folder), folder)
     tokenizer = load_tokenizer(folder / "tokenizer")
@@ -27,7 +36,7 @@ def load(folder):
             f"{folder / 'tokenizer'} has {tokenizer.vocab_size} tokens, the model {config.vocab_size}: it is not the "
             "tokenizer that this model was trained with; put that one back"
         )
-    checkpoint = newest_checkpoint(folder)
+    checkpoint = chosen_checkpoint(folder, checkpoint)
     model = Decoder(config)
     try:
         model.load_weights(read_arrays(checkpoint / "weights.safetensors"))
@@ -51,8 +60,9 @@ def save(model, tokenizer, folder):
         raise UserError(f"{folder} holds a model already; choose another folder")
     tokenizer.save(folder / "tokenizer")
     checkpoint = folder / CHECKPOINTS / step_name(0)
-    write_arrays(checkpoint / "weights.safetensors", {name: p.data for name, p in model.parameters().items()})
-    write_state(checkpoint, {"step": 0})
+    write_checkpoint(
+        checkpoint, {"weights.safetensors": {n: p.data for n, p in model.parameters().items()}}, {"step": 0}
+    )
     write_json(folder / "config.json", {"format_version": FORMAT_VERSION, "model": model.config.as_dict()})
 
 
@@ -80,42 +90,87 @@ def is_separated(config):
     return (config.get("corpus") or {}).get("num_documents", 2) > 1
 
 
-def step_name(step):
-    return f"step-{step:06d}"
+def step_name(step, kind="step"):
+    return f"{kind}-{step:06d}"
 
 
-def write_state(checkpoint, state):
-    """The last file of a checkpoint: its checksums say that the others are whole."""
-    sums = {path.name: sha256_of(path) for path in sorted(checkpoint.glob("*.safetensors"))}
-    write_json(checkpoint / "state.json", {"format_version": FORMAT_VERSION, **state, "sha256": sums})
+def write_checkpoint(folder, files, state):
+    """Write the files of a checkpoint into `folder`; state.json, whose checksums say that all is whole, is the last.
+
+    files: dict file name -> dict name -> array. state: what state.json shall hold beside, of JSON's types.
+    """
+    sums = {name: write_arrays(folder / name, arrays) for name, arrays in files.items()}
+    state = {"format_version": CHECKPOINT_VERSION, **state, "sha256": sums}
+    write_json(folder / "state.json", state | {"state_sha256": sha256_of_state(state)})
+
+
+def sha256_of_state(state):
+    """The checksum of what state.json says, however it is laid out."""
+    return sha256_of(json.dumps({name: state[name] for name in state if name != "state_sha256"}, sort_keys=True))
+
+
+def read_state(checkpoint):
+    """What state.json says, if it and the files that it names have their checksums; else None.
+
+    UserError if all is whole and of a newer version: passing over it would lose what it holds.
+    """
+    try:
+        state = read_json(checkpoint / "state.json")
+        version, sums = state["format_version"], state["sha256"]
+        if version != 1 and state["state_sha256"] != sha256_of_state(state):
+            return None
+        if not sums or any(sha256_of(checkpoint / name) != known for name, known in sums.items()):
+            return None
+    except (UserError, OSError, KeyError, TypeError, AttributeError):
+        return None
+    if version > CHECKPOINT_VERSION:
+        raise UserError(
+            f"{checkpoint} was written by a newer tinyllm (format {version}, this one reads {CHECKPOINT_VERSION}); "
+            "upgrade"
+        )
+    return state
 
 
 def is_whole(checkpoint):
     """Does every file have the checksum that state.json gives it?"""
-    try:
-        sums = read_json(checkpoint / "state.json")["sha256"]
-        return bool(sums) and all(sha256_of(checkpoint / name) == known for name, known in sums.items())
-    except (UserError, OSError, KeyError, TypeError, AttributeError):
-        return False
+    return read_state(checkpoint) is not None
 
 
-def checkpoints(folder):
-    """The folders of all checkpoints, whole or not, the oldest first."""
-    found = [path for path in (Path(folder) / CHECKPOINTS).glob("step-*") if re.fullmatch(r"step-\d+", path.name)]
+def checkpoints(folder, kind="step"):
+    """The folders of all checkpoints, whole or not, the oldest first. kind: "step", or "best" for the best so far."""
+    found = [path for path in (Path(folder) / CHECKPOINTS).glob(f"{kind}-*") if re.fullmatch(rf"{kind}-\d+", path.name)]
     return sorted(found, key=step_of)
 
 
 def step_of(checkpoint):
     """The step that a checkpoint was made at, from its name."""
-    return int(checkpoint.name.removeprefix("step-"))
+    return int(checkpoint.name.partition("-")[2])
 
 
-def newest_checkpoint(folder):
+def chosen_checkpoint(folder, which):
+    """The folder of the checkpoint that is asked for: "newest", "best" or a step, as number or text."""
+    if which == "newest":
+        return newest_checkpoint(folder)
+    if which == "best":
+        return newest_checkpoint(folder, "best")
+    if not str(which).isdecimal():
+        raise UserError(f"a checkpoint is newest, best or the number of a step, not {which!r}")
+    checkpoint = Path(folder) / CHECKPOINTS / step_name(int(which))
+    if not checkpoint.exists():
+        there = ", ".join(f"{step_of(path):,}" for path in checkpoints(folder)) or "none"
+        raise UserError(f"{folder} has no checkpoint of step {int(which):,} (any more); there are those of: {there}")
+    if not is_whole(checkpoint):
+        raise UserError(f"{checkpoint} is damaged; choose another")
+    return checkpoint
+
+
+def newest_checkpoint(folder, kind="step"):
     """The folder of the newest checkpoint whose checksums hold; UserError if there is none.
 
-    A warning names the newer ones that are damaged and passed over.
+    kind: as `checkpoints` takes it; the newest "best" is the best of all. A warning names the newer ones that are
+    damaged and passed over.
     """
-    found = checkpoints(folder)
+    found = checkpoints(folder, kind)
     for number, checkpoint in enumerate(reversed(found)):
         if is_whole(checkpoint):
             if number:
@@ -123,4 +178,6 @@ def newest_checkpoint(folder):
                 warnings.warn(f"{folder}: {damaged} is damaged; using {checkpoint.name}", stacklevel=2)
             return checkpoint
     damaged = f"; {len(found)} damaged: {found[-1]}" if found else ""
+    if kind == "best":
+        raise UserError(f"{folder} has no whole best checkpoint yet{damaged}; an evaluation on the way writes one")
     raise UserError(f"{folder} has no whole checkpoint yet{damaged}")

@@ -1,60 +1,268 @@
 """Checkpoints: everything that decides the rest of a run, written so that a killed process leaves none half done.
 
 checkpoints/step-000500/weights.safetensors  optimizer.safetensors  state.json (numbers and checksums, written last)
+checkpoints/best-000250/weights.safetensors  state.json                    the weights of the best evaluation so far
 """
 
+import collections
+import concurrent.futures
+import copy
+import dataclasses
+import math
 import shutil
+import warnings
 from pathlib import Path
 
+import numpy as np
+
+import tinyllm
 from tinyllm.errors import UserError
-from tinyllm.files import read_json, sync_folder
-from tinyllm.formats.arrays import read_arrays, write_arrays
+from tinyllm.files import CANNOT_WRITE, read_json, remove_folder, sync_file, sync_folder
+from tinyllm.formats.arrays import on_host, read_arrays
 from tinyllm.formats.run_folders import (
     CHECKPOINTS,
     checkpoints,
     is_whole,
     newest_checkpoint,
+    read_state,
     step_name,
     step_of,
-    write_state,
+    write_checkpoint,
 )
+
+WEIGHTS, OPTIMIZER = "weights.safetensors", "optimizer.safetensors"
+
+
+@dataclasses.dataclass
+class Snapshot:
+    """A copy of what goes into a checkpoint, from which training may run on.
+
+    kind: "step" or "best". files: dict file name -> dict name -> NumPy array. state: the numbers of state.json.
+    """
+
+    kind: str
+    step: int
+    files: dict
+    state: dict
+
+    @classmethod
+    def of_training(cls, training):
+        """All that decides the next step."""
+        arrays, numbers = training.state()
+        files = {WEIGHTS: copied(training.store.weights()), OPTIMIZER: copied(arrays)}
+        state = copy.deepcopy(numbers) | {"settings": settings_of(training.config), "made_with": versions()}
+        return cls("step", training.step, files, state)
+
+    @classmethod
+    def of_weights(cls, training, loss_nats):
+        """What the model has learned so far, which scored `loss_nats`."""
+        state = {"step": training.step, "loss_nats": loss_nats, "made_with": versions()}
+        return cls("best", training.step, {WEIGHTS: copied(training.store.weights())}, state)
+
+    def write(self, folder):
+        """Under a temporary name that becomes the real one when all is whole. One that is whole already stays."""
+        parent = Path(folder) / CHECKPOINTS
+        final = parent / step_name(self.step, self.kind)
+        if is_whole(final):
+            return
+        unfinished = parent / f".{final.name}.unfinished"
+        shutil.rmtree(unfinished, ignore_errors=True)
+        try:
+            if not parent.exists():
+                parent.mkdir(parents=True)
+                sync_folder(parent.parent)
+            unfinished.mkdir()
+            write_checkpoint(unfinished, self.files, self.state)
+            if final.exists():
+                remove_folder(final)  # it is damaged
+            unfinished.rename(final)
+            sync_folder(parent)
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def copied(arrays):
+    """dict name -> a NumPy array of its own."""
+    return {name: np.array(on_host(array)) for name, array in arrays.items()}
+
+
+def settings_of(config):
+    """What must be the same for a checkpoint to fit, beside the shapes of its arrays."""
+    return {"optimizer": config.optimizer, "precision": config.precision}
+
+
+def versions():
+    return {"tinyllm": tinyllm.__version__, "numpy": np.__version__}
+
+
+class Checkpoints:
+    """The checkpoints of a run: written in the background from copies, in their order; the newest one loaded back.
+
+    A save costs the training the time of the copy. One that cannot be written (a full disk, a folder that has become
+    read-only) leaves those on disk as they were; `error` says why, and its copy is tried again with the next save.
+    """
+
+    def __init__(self, folder, keep):
+        self.folder, self.keep = Path(folder), keep
+        self.error = None
+        """Why something is not on disk: an OSError or DiskFull, or None."""
+        self.unwritten = {}
+        """kind -> the Snapshot that is not on disk yet, at most one of each kind."""
+        self.lowest = math.inf
+        """The held-out loss of the best so far."""
+        self.thread = concurrent.futures.ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoints")
+        self.under_way = collections.deque()
+
+    def save(self, training):
+        """Copy what decides the next step, and write it in the background; then delete all but the newest `keep`."""
+        self.write_soon("step", lambda: Snapshot.of_training(training))
+
+    def save_if_best(self, training, loss_nats):
+        """Keep the weights beside the checkpoints if no evaluation before has had so low a held-out loss."""
+        if loss_nats < self.lowest:
+            self.lowest = loss_nats
+            self.write_soon("best", lambda: Snapshot.of_weights(training, loss_nats))
+
+    def write_soon(self, kind, snapshot):
+        if kind in self.unwritten:
+            self.retry()
+            self.wait()
+            self.unwritten.pop(kind, None)  # before the next copy is made: there is memory for one of each kind
+        self.unwritten[kind] = snapshot()
+        self.retry()
+
+    def retry(self):
+        """Write in the background what is not on disk yet."""
+        self.under_way.append(self.thread.submit(self.write))
+
+    def write(self):
+        """In the background: the best first, so that a checkpoint is never newer than the best of its time."""
+        try:
+            for kind in ("best", "step"):
+                if kind in self.unwritten:
+                    for path in self.folder.glob("*.jsonl"):
+                        sync_file(path)  # a checkpoint must not outlive the lines that lead to it
+                    self.unwritten[kind].write(self.folder)
+                    prune(self.folder, self.unwritten[kind].step, self.keep)
+                    del self.unwritten[kind]
+            self.error = None
+        except CANNOT_WRITE as error:
+            self.error = error
+
+    def wait(self):
+        """Until nothing is being written. A mistake of ours that came up in the background is raised here."""
+        while self.under_way:
+            self.under_way[0].result()
+            self.under_way.popleft()
+
+    def load(self, training):
+        """Go back to the newest whole checkpoint, once all that is under way is written. Returns its step."""
+        self.wait()
+        step = load_checkpoint(self.folder, training)
+        self.rewind(step)
+        return step
+
+    def rewind(self, step):
+        """Forget what a run has come to beyond `step`, from where it goes on: a best of then is none any more."""
+        self.wait()
+        self.unwritten = {kind: snapshot for kind, snapshot in self.unwritten.items() if snapshot.step <= step}
+        self.error = self.error if self.unwritten else None
+        self.lowest = self.unwritten["best"].state["loss_nats"] if "best" in self.unwritten else math.inf
+        for path in checkpoints(self.folder, "best"):
+            state = read_state(path)
+            if state is None:
+                warnings.warn(f"{path} is damaged; it counts no longer as the best so far", stacklevel=2)
+            if state is None or step_of(path) > step:
+                remove_folder(path)
+            else:
+                self.lowest = min(self.lowest, state["loss_nats"])
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        """Waits for what is under way; nothing can be saved after."""
+        self.thread.shutdown(wait=True)
+
+
+def prune(folder, step, keep):
+    """Delete all checkpoints but the newest `keep`, and every best that is neither the newest nor that of one kept.
+
+    step: of the newest. Later ones are damaged, or the run would have gone on from them: they do not count among those
+    to keep.
+    """
+    known = [path for path in checkpoints(folder) if step_of(path) <= step]
+    bests = checkpoints(folder, "best")
+    needed = bests[-1:]
+    for path in known[-keep:]:  # a run that goes on from there must find what was its best then
+        needed += [best for best in bests if step_of(best) <= step_of(path)][-1:]
+    for old in known[:-keep] + [best for best in bests if best not in needed]:
+        remove_folder(old)
+
+
+def clear_leftovers(folder):
+    """Delete what a killed process left under temporary names. For the one process that holds the folder."""
+    for path in (Path(folder) / CHECKPOINTS).glob(".*.*"):
+        if path.suffix in (".unfinished", ".removed"):
+            shutil.rmtree(path)
+    for path in Path(folder).glob(".*.tmp"):
+        path.unlink()
 
 
 def save_checkpoint(folder, training, keep):
     """Write a checkpoint of a Pretraining under `folder`/checkpoints and delete all but the newest `keep`.
 
-    It is made under a temporary name and renamed when it is whole; a full disk raises UserError and leaves the older
-    checkpoints as they were. One of this step that is there already is left alone. Returns its folder.
+    A full disk raises DiskFull and leaves the older checkpoints as they were. One of this step that is there already
+    and whole is left alone. Returns its folder.
     """
-    parent = Path(folder) / CHECKPOINTS
-    final = parent / step_name(training.step)
-    if is_whole(final):
-        return final
-    unfinished = parent / f".{final.name}.unfinished"
-    shutil.rmtree(unfinished, ignore_errors=True)
-    arrays, numbers = training.state()
-    try:
-        unfinished.mkdir(parents=True)
-        write_arrays(unfinished / "weights.safetensors", training.store.weights())
-        write_arrays(unfinished / "optimizer.safetensors", arrays)
-        write_state(unfinished, numbers)
-        shutil.rmtree(final, ignore_errors=True)  # damaged, or it would be whole
-        unfinished.rename(final)
-        sync_folder(parent)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
-    # Later ones are damaged, or the run would have gone on from them: they do not count among those to keep.
-    for old in [path for path in checkpoints(folder) if step_of(path) <= training.step][:-keep]:
-        shutil.rmtree(old)
-    return final
+    Snapshot.of_training(training).write(folder)
+    prune(folder, training.step, keep)
+    return Path(folder) / CHECKPOINTS / step_name(training.step)
 
 
 def load_checkpoint(folder, training):
-    """Continue from the newest whole checkpoint under `folder`. Returns the step it was made at."""
+    """Continue from the newest whole checkpoint under `folder`. Returns the step it was made at.
+
+    UserError if it is one of another model, optimizer or precision; nothing is changed then.
+    """
     checkpoint = newest_checkpoint(folder)
+    weights, arrays = read_arrays(checkpoint / WEIGHTS), read_arrays(checkpoint / OPTIMIZER)
+    numbers = read_json(checkpoint / "state.json")
     try:
-        training.model.load_weights(read_arrays(checkpoint / "weights.safetensors"))
-        training.load_state(read_arrays(checkpoint / "optimizer.safetensors"), read_json(checkpoint / "state.json"))
+        check_settings(numbers, training)
+        check_arrays(arrays, numbers, training)
+        training.model.load_weights(weights)
+        training.load_state(arrays, numbers)
+    except UserError as error:
+        raise UserError(f"{checkpoint} does not fit this run: {error}") from None
     except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{checkpoint} does not fit this run: {error}") from error
+        raise UserError(f"{checkpoint} does not fit this run: its state.json lacks or garbles {error}") from error
     return training.step
+
+
+def check_settings(numbers, training):
+    """UserError if it was made with other settings; those of version 1 do not say."""
+    ours = settings_of(training.config)
+    for name, made in numbers.get("settings", {}).items():
+        if made != ours.get(name):
+            raise UserError(
+                f"it was made with {name} {made}, and config.json says {ours.get(name)}; put config.json back as it was"
+            )
+
+
+def check_arrays(arrays, numbers, training):
+    """UserError unless arrays and numbers are those of this run's optimizer, name by name and shape by shape."""
+    our_arrays, our_numbers = training.state()
+    ours = {name: list(array.shape) for name, array in our_arrays.items()}
+    theirs = {name: list(array.shape) for name, array in arrays.items()}
+    wrong = [f"missing {name} {shape}" for name, shape in ours.items() if name not in theirs]
+    wrong += [f"unexpected {name} {shape}" for name, shape in theirs.items() if name not in ours]
+    wrong += [
+        f"{name} is {theirs[name]}, this run's is {shape}"
+        for name, shape in ours.items()
+        if theirs.get(name, shape) != shape
+    ]
+    wrong += [f"unexpected {name}" for name in numbers["optimizer"] if name not in our_numbers["optimizer"]]
+    if wrong:
+        shown = "; ".join(wrong[:6]) + (f"; and {len(wrong) - 6} more" if len(wrong) > 6 else "")
+        raise UserError(f"it is another optimizer's: {shown}")

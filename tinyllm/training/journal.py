@@ -2,23 +2,31 @@
 
 import time
 
+from tinyllm.errors import UserError
 from tinyllm.evaluation import bits_per_byte
 from tinyllm.evaluation.loss import held_out_loss, token_lengths
-from tinyllm.files import atomic_write
-from tinyllm.formats.run_folders import is_separated
+from tinyllm.files import CANNOT_WRITE, atomic_write
+from tinyllm.formats.run_folders import checkpoints, is_separated, is_whole
 from tinyllm.generation import generate, prompt_ids, stop_ids
-from tinyllm.training.checkpoints import save_checkpoint
-from tinyllm.training.metrics import SAMPLES, read_metrics
+from tinyllm.training.metrics import comparable_loss
 from tinyllm.training.presets import preset as preset_named
+
+PATIENCE_SECONDS = 60
+"""How long a run that is over waits for a disk that takes nothing."""
 
 
 class Journal:
-    """What happens between steps: lines for metrics.jsonl, evaluations, samples, checkpoints."""
+    """What happens between steps: lines for metrics.jsonl, evaluations, samples, checkpoints.
 
-    def __init__(self, run, metrics, samples, display):
+    Where the disk is full or read-only training goes on; what is missing is kept in memory until it can be written.
+    """
+
+    def __init__(self, run, metrics, samples, checkpoints, display):
         self.run, self.metrics, self.samples, self.display = run, metrics, samples, display
+        self.checkpoints = checkpoints
+        self.text_error, self.owed, self.told = None, False, False
         self.lengths = token_lengths(run.tokenizer)
-        earlier = [record["seconds"] for record in read_metrics(run.folder) if "seconds" in record]
+        earlier = [record["seconds"] for record in metrics.records() if "seconds" in record]
         self.started = time.monotonic() - (earlier[-1] if earlier else 0)
 
     def seconds(self):
@@ -29,6 +37,7 @@ class Journal:
         config, step = self.run.training.config, record["step"]
         self.metrics.append({"step": step, "split": "train", **record, "seconds": self.seconds()})
         self.display.update(step, record["loss_nats"], record["tokens_per_second"])
+        self.tell()
         if step == config.steps:
             return
         if step % config.evaluate_every == 0:
@@ -36,12 +45,21 @@ class Journal:
         if step % config.sample_every == 0:
             self.sample()
         if step % config.checkpoint_every == 0:
-            save_checkpoint(self.run.folder, self.run.training, config.keep_checkpoints)
+            self.save()
+
+    def save(self):
+        """A checkpoint, but not before the lines that lead to it: a run that went on from there would lack them."""
+        self.metrics.flush()
+        self.samples.flush()
+        self.owed = bool(self.metrics.error or self.samples.error)
+        if not self.owed:
+            self.checkpoints.save(self.run.training)
 
     def evaluate(self, whole=False):
         """Loss on held-out text, on its first windows or on all of it."""
         training, tokens = self.run.training, self.run.validation_tokens
-        first = None if whole else training.config.evaluation_windows
+        windows = training.config.evaluation_windows
+        first = None if whole else windows
         context = training.model.config.max_position_embeddings
         begun = time.perf_counter()
         nats, count = held_out_loss(training.model, tokens.tokens, first=first)
@@ -56,8 +74,12 @@ class Journal:
             "context": context,
             "seconds": self.seconds(),
         }
+        if whole and count > windows * context:  # what can be compared with the evaluations on the way
+            nats, count = held_out_loss(training.model, tokens.tokens, first=windows)
+            record["first_windows_loss_nats"] = nats / count
         self.metrics.append(record)
         self.display.validation(training.step, record["loss_nats"], record["bits_per_byte"])
+        self.checkpoints.save_if_best(training, comparable_loss(record))
         return record
 
     def num_bytes(self, targets):
@@ -67,12 +89,14 @@ class Journal:
 
     def final(self):
         """The last evaluation, on all held-out text, and the last sample; what an earlier start has made is taken."""
-        step, targets = self.run.training.step, self.run.validation_tokens.count - 1
+        training, targets = self.run.training, self.run.validation_tokens.count - 1
         made = [
             record
-            for record in read_metrics(self.run.folder)
-            if (record["split"], record["step"], record.get("targets")) == ("validation", step, targets)
+            for record in self.metrics.records()
+            if (record["split"], record["step"], record.get("targets")) == ("validation", training.step, targets)
         ]
+        if made:  # but it may have been killed before it kept the weights
+            self.checkpoints.save_if_best(training, comparable_loss(made[-1]))
         result = made[-1] if made else self.evaluate(whole=True)
         self.sample()
         return result
@@ -80,7 +104,7 @@ class Journal:
     def sample(self):
         """What the model writes now, into samples.jsonl and samples.txt, unless an earlier start has come as far."""
         run, config = self.run, self.run.training.config
-        if any(sample["step"] == run.training.step for sample in read_metrics(run.folder, SAMPLES)):
+        if any(sample["step"] == run.training.step for sample in self.samples.records()):
             return
         prompt = sample_prompt(run)
         ids = prompt_ids(run.tokenizer, prompt, separated=is_separated(run.config))
@@ -88,10 +112,69 @@ class Journal:
         new = generate(run.training.model, ids, stop=stop_ids(run.tokenizer), **options)
         text = run.tokenizer.decode(new, continuing=prompt != "")
         self.samples.append({"step": run.training.step, "prompt": prompt, "text": text})
-        with atomic_write(run.folder / "samples.txt", "w") as file:
-            for sample in read_metrics(run.folder, SAMPLES):
-                file.write(f"=== step {sample['step']} ===\n{sample['prompt']}{sample['text']}\n\n")
+        self.write_samples()
         self.display.sample(run.training.step, prompt, text)
+
+    def write_samples(self):
+        """samples.txt anew, from all records."""
+        self.text_error = None
+        try:
+            with atomic_write(self.run.folder / "samples.txt", "w") as file:
+                for sample in self.samples.records():
+                    file.write(f"=== step {sample['step']} ===\n{sample['prompt']}{sample['text']}\n\n")
+        except CANNOT_WRITE as error:
+            self.text_error = error
+
+    def error(self):
+        """Why something is not on disk, in a few words, or None."""
+        error = self.metrics.error or self.samples.error or self.text_error or self.checkpoints.error
+        return error and (getattr(error.__cause__, "strerror", None) or getattr(error, "strerror", None) or str(error))
+
+    def tell(self):
+        """Say once that the disk takes nothing more, and once that it does again."""
+        error = self.error()
+        if error and not self.told:
+            self.display.note(
+                f"{self.run.folder} cannot be written to ({error}): training goes on, and what is missing is kept in "
+                "memory and written when that is possible"
+            )
+        elif self.told and not error:
+            self.display.note(f"{self.run.folder} can be written to again, and nothing is missing")
+        self.told = error is not None
+
+    def settle(self):
+        """All that a run has come to, on disk; UserError if the disk takes it not even after a while."""
+        self.checkpoints.wait()
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        if self.error():
+            self.display.note(
+                f"{self.run.folder} cannot be written to ({self.error()}): trying for {PATIENCE_SECONDS} s more"
+            )
+        while error := self.error():
+            if time.monotonic() > deadline:
+                raise UserError(f"{self.run.folder} cannot be written to ({error}); {self.left()}")
+            time.sleep(min(1, PATIENCE_SECONDS))
+            self.write_all()
+        self.tell()
+
+    def write_all(self):
+        """Try again what could not be written."""
+        self.metrics.flush()
+        self.samples.flush()
+        if self.text_error:
+            self.write_samples()
+        if self.owed:
+            self.save()
+        self.checkpoints.retry()
+        self.checkpoints.wait()
+
+    def left(self):
+        """What stands in the folder all the same, and what to do."""
+        whole = [path.name for path in checkpoints(self.run.folder) if is_whole(path)]
+        stands = (
+            f"its newest checkpoint is {whole[-1]}, and what came after is lost" if whole else "it has no checkpoint"
+        )
+        return f"{stands}; make room or let it be written to, then go on with --resume"
 
 
 def sample_prompt(run):

@@ -1,6 +1,5 @@
 """A run's measurements on disk: one JSON object a line, readable at any moment, exact to resume."""
 
-import errno
 import json
 import math
 from pathlib import Path
@@ -16,16 +15,24 @@ class MetricsLog:
 
     Each record reaches the operating system before `append` returns, so a killed process loses at most the line it was
     writing. Such a torn last line is cut off when the log is opened again.
+
+    What cannot be written (a full disk, one that has become read-only) waits in `pending` for the next append or flush;
+    `error` is the OSError then, and None once all is written.
     """
 
     def __init__(self, folder, name=METRICS):
         self.path = Path(folder) / name
+        self.pending, self.error = b"", None
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.open()
 
     def open(self):
         self.file = open(self.path, "ab", buffering=0)  # noqa: SIM115 (close() closes it)
-        self.file.truncate(len(whole_lines(self.path.read_bytes())))
+        data = self.path.read_bytes()
+        whole = whole_lines(data)
+        if self.pending:
+            self.pending = data[len(whole) :] + self.pending  # it begins with the rest of that line
+        self.file.truncate(len(whole))
 
     def append(self, record):
         """Write one record, a dict with the integer `step` and values of JSON's types (array scalars are converted).
@@ -39,19 +46,38 @@ class MetricsLog:
         lost = {name: str(value) for name, value in values.items() if isinstance(value, float) and not is_finite(value)}
         if lost:
             values |= dict.fromkeys(lost) | {"not_finite": lost}
-        line = json.dumps(values, allow_nan=False).encode("ascii") + b"\n"
-        if self.file.write(line) < len(line):  # what the last free bytes took is a torn line, cut off when reopened
-            raise OSError(errno.ENOSPC, "No space left on device", str(self.path))
+        self.pending += json.dumps(values, allow_nan=False).encode("ascii") + b"\n"
+        self.flush()
+
+    def flush(self):
+        """Hand to the system what is pending, and keep what it does not take: also the rest of a line half written."""
+        self.error = None
+        try:
+            while self.pending:
+                self.pending = self.pending[self.file.write(self.pending) :]
+        except OSError as error:
+            self.error = error
+
+    def records(self):
+        """All records in their order, those that are pending too."""
+        return [parse(line, self.path, number) for number, line in enumerate(self.lines(), 1)]
+
+    def lines(self):
+        """All whole lines with their ends, as bytes."""
+        return whole_lines(self.path.read_bytes() + self.pending).splitlines(keepends=True)
 
     def rewind(self, step):
         """Drop all records beyond `step`, atomically: the run resumes from there and will write them again."""
-        self.close()
-        lines = whole_lines(self.path.read_bytes()).splitlines(keepends=True)
+        lines = self.lines()
         kept = [line for number, line in enumerate(lines, 1) if parse(line, self.path, number)["step"] <= step]
         if len(kept) < len(lines):
-            with atomic_write(self.path) as file:
-                file.writelines(kept)
-        self.open()
+            self.close()
+            try:
+                with atomic_write(self.path) as file:
+                    file.writelines(kept)
+                self.pending, self.error = b"", None
+            finally:
+                self.open()
 
     def close(self):
         self.file.close()
@@ -81,6 +107,11 @@ def read_metrics(folder, name=METRICS):
 def is_finite(value):
     """True for a number that can be drawn and averaged: not None (JSON's null), not NaN, not infinite."""
     return value is not None and math.isfinite(value)
+
+
+def comparable_loss(record):
+    """The held-out loss of an evaluation over as many windows as those on the way have looked at; may be None."""
+    return record.get("first_windows_loss_nats", record.get("loss_nats"))
 
 
 def whole_lines(data):

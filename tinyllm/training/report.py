@@ -10,7 +10,7 @@ import numpy as np
 
 from tinyllm.files import atomic_write, read_json
 from tinyllm.training.inspection import RECOMPUTATION
-from tinyllm.training.metrics import SAMPLES, is_finite, read_metrics
+from tinyllm.training.metrics import SAMPLES, comparable_loss, is_finite, read_metrics
 from tinyllm.training.progress import printable
 from tinyllm.training.report_curves import curves, finite
 from tinyllm.training.report_page import PAGE, STYLE, escape
@@ -104,6 +104,12 @@ class Run:
         return next(filter(is_finite, reversed(measured)), None)
 
     @property
+    def best(self):
+        """The evaluation with the lowest loss over the same windows, the first of several; None if there was none."""
+        measured = [record for record in self.validation if is_finite(comparable_loss(record))]
+        return min(measured, key=comparable_loss, default=None)
+
+    @property
     def yardsticks(self):
         """Bits per byte by name, the model's own among them; empty if none were measured."""
         return self.summary.get("bits_per_byte") or {}
@@ -154,13 +160,14 @@ def facts(run):
     config, summary = run.config, run.summary
     corpus = run.part("corpus")
     speeds = finite(run.train, "tokens_per_second")[1]
-    loss = run.held_out("loss_nats")
+    loss, best = run.held_out("loss_nats"), run.best
     known = {
         "Parameters": quantity(config.get("num_parameters")),
         "Steps": f"{run.steps:,}" + (f" of {run.planned_steps:,}" if run.planned_steps else ""),
         "Training text": megabytes(corpus.get("training_bytes")),
         "Held-out text": megabytes(corpus.get("validation_bytes")),
         "Held-out loss": loss and f"{loss:.3f} nats per token",
+        "Best checkpoint": best and f"step {best['step']:,} ({comparable_loss(best):.3f} nats per token)",
         "Training time": duration(run.seconds),
         "Time in all": duration(summary.get("total_seconds")),
         "Speed": len(speeds) and f"{np.median(speeds):,.0f} tokens/s",

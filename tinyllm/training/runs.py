@@ -13,7 +13,7 @@ from tinyllm.files import write_json
 from tinyllm.formats.run_folders import FORMAT_VERSION, checkpoints, decoder_config, read_config
 from tinyllm.models import Decoder
 from tinyllm.tokenizers import BPETokenizer, CharacterTokenizer, WordPieceTokenizer, load_tokenizer
-from tinyllm.training.checkpoints import load_checkpoint, save_checkpoint
+from tinyllm.training.checkpoints import Checkpoints, clear_leftovers, load_checkpoint
 from tinyllm.training.config import ENDLESS, TrainingConfig, for_optimizer
 from tinyllm.training.divergence import Diverged, watched
 from tinyllm.training.inspection import RECOMPUTATION, recomputation
@@ -26,6 +26,7 @@ from tinyllm.training.parameter_groups import check_patterns
 from tinyllm.training.presets import preset as preset_named
 from tinyllm.training.progress import Silent, track
 from tinyllm.training.report import write_report
+from tinyllm.training.run_lock import RunLock
 from tinyllm.training.signals import stop_on_signals
 
 OURS = ("data/prepared.json", "data/training.tokens", "data/validation.tokens", "tokenizer/tokenizer.json")
@@ -34,7 +35,7 @@ OURS = ("data/prepared.json", "data/training.tokens", "data/validation.tokens", 
 
 @dataclasses.dataclass
 class Run:
-    """A run folder with everything in it open. config: what config.json holds."""
+    """A run folder with everything in it open. config: what config.json holds. lock: no other process writes to it."""
 
     folder: Path
     config: dict
@@ -42,6 +43,7 @@ class Run:
     training_tokens: TokenFile
     validation_tokens: TokenFile
     training: Pretraining
+    lock: RunLock
 
 
 def begin_run(folder, preset, corpus, *, tokenizer=None, vocab_size=None, model=None, training=None, device="cpu"):
@@ -59,7 +61,7 @@ def begin_run(folder, preset, corpus, *, tokenizer=None, vocab_size=None, model=
     outline = chosen.model_config(max(size, 1), model)
     if config.no_decay or config.learning_rate_factors:
         check_patterns(Decoder(outline), config)
-    with undone_on_failure(folder):
+    with undone_on_failure(folder) as lock:
         training_text = corpus.split()[0]
         made = make_tokenizer(tokenizer or chosen.tokenizer, size, corpus, training_text)
         shape = chosen.model_config(made.vocab_size, model)
@@ -74,7 +76,7 @@ def begin_run(folder, preset, corpus, *, tokenizer=None, vocab_size=None, model=
         expected = chosen.expected.get(corpus.sha256) if as_preset else None
         settings = settings_of(preset, corpus, made, data, decoder, config, expected) | {"device": device}
         write_json(folder / "config.json", settings)
-    return Run(folder, settings, made, data.training, data.validation, Pretraining(decoder, batches, config))
+    return Run(folder, settings, made, data.training, data.validation, Pretraining(decoder, batches, config), lock)
 
 
 def changed(config, changes):
@@ -132,6 +134,16 @@ def resume_run(folder, *, steps=None, device=None):
     unless it could be opened.
     """
     folder = Path(folder)
+    read_config(folder)  # refuses what is no run folder
+    lock = RunLock(folder)
+    try:
+        return opened_run(folder, lock, steps, device)
+    except BaseException:
+        lock.release()
+        raise
+
+
+def opened_run(folder, lock, steps, device):
     settings = read_config(folder)
     if "training" not in settings:
         raise UserError(f"{folder} holds a model but no training run; it cannot be resumed")
@@ -151,7 +163,7 @@ def resume_run(folder, *, steps=None, device=None):
     if settings["training"] != config.as_dict():
         settings["training"] = config.as_dict()
         write_json(folder / "config.json", settings)
-    return Run(folder, settings, tokenizer, *files, training)
+    return Run(folder, settings, tokenizer, *files, training, lock)
 
 
 def training_config(settings, folder, steps):
@@ -179,15 +191,25 @@ def check_free(folder):
 
 @contextlib.contextmanager
 def undone_on_failure(folder):
-    """Make the folder of a run; if what follows fails or is interrupted, take away what it wrote there."""
+    """Make the folder of a run and lock it; if what follows fails or is interrupted, take away what it wrote there.
+
+    Yields the RunLock, which stays when all goes well.
+    """
     existed = folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = RunLock(folder)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        yield
+        check_free(folder)  # once more: another start may have been here a moment ago
+    except BaseException:
+        lock.release()
+        raise
+    try:
+        yield lock
     except BaseException:
         for path in OURS:
             with contextlib.suppress(OSError):
                 (folder / path).unlink()
+        lock.release()
         for part in (folder / "data", folder / "tokenizer", *(() if existed else (folder,))):
             with contextlib.suppress(OSError):  # somebody else has something there, or it was never made
                 part.rmdir()
@@ -240,14 +262,17 @@ def complete(run, display=None, debug=False):
     display, training = display or Silent(), run.training
     keep_freed_memory()
     with contextlib.ExitStack() as stack:
+        stack.callback(run.lock.release)
         stack.enter_context(np.errstate(all="ignore"))  # what overflows is said once, by the loop
+        clear_leftovers(run.folder)
         metrics = stack.enter_context(MetricsLog(run.folder))
         samples = stack.enter_context(MetricsLog(run.folder, SAMPLES))
+        saving = stack.enter_context(Checkpoints(run.folder, training.config.keep_checkpoints))
         stack.enter_context(display)
         stopping = stack.enter_context(stop_on_signals())
-        for log in (metrics, samples):
-            log.rewind(training.step)
-        journal = Journal(run, metrics, samples, display)
+        for made_on_the_way in (metrics, samples, saving):
+            made_on_the_way.rewind(training.step)
+        journal = Journal(run, metrics, samples, saving, display)
         measure_recomputation(run)
         display.start(training.config.steps, training.step)
         if training.step == 0:
@@ -256,11 +281,13 @@ def complete(run, display=None, debug=False):
             with watched(training) if debug else contextlib.nullcontext():
                 pretrain(training, after_step=journal.after_step, stop=stopping.is_set)
         except Diverged:
+            saving.wait()
             write_report(run.folder)  # there it is needed most
             raise
         if stopping.is_set():
             display.note("stopping after this step: saving")
-        save_checkpoint(run.folder, training, training.config.keep_checkpoints)
+        journal.save()
         result = None if training.step < training.config.steps else journal.final()
+        journal.settle()
     write_report(run.folder)
     return result

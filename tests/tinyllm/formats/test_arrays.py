@@ -7,7 +7,7 @@ import pytest
 import safetensors.numpy
 
 from tinyllm.errors import UserError
-from tinyllm.formats.arrays import read_arrays, write_arrays
+from tinyllm.formats.arrays import DTYPES, read_arrays, write_arrays
 
 ARRAYS = {
     "a.weight": np.arange(6, dtype=np.float32).reshape(2, 3),
@@ -49,8 +49,7 @@ def test_any_layout_and_device_is_written_as_what_it_means(tmp_path):
 
 @pytest.mark.parametrize("metadata", [None, {"said": 'the sea, "again"; é'}])
 def test_the_file_is_the_one_that_the_library_writes(tmp_path, metadata):
-    dtypes = "uint64 int64 float64 float32 uint32 int32 float16 uint16 int16 int8 uint8 bool".split()
-    arrays = {f"é {name[::-1]}": np.arange(3).astype(name) for name in dtypes} | ARRAYS
+    arrays = {f"é {name[::-1]}": np.arange(3).astype(name) for name in DTYPES if name != "bfloat16"} | ARRAYS
     digest = write_arrays(tmp_path / "x", arrays, metadata)
     data = (tmp_path / "x").read_bytes()
     assert data == safetensors.numpy.save(arrays, metadata=metadata)

@@ -18,6 +18,7 @@ from tinyllm.training.checkpoints import save_checkpoint
 def save_at(folder, step, keep=2):
     """A checkpoint of a training that has nothing but a step."""
     training = SimpleNamespace(step=step, state=lambda: ({"m": np.zeros(3)}, {"step": step}))
+    training.config = SimpleNamespace(optimizer="sgd", precision="fp32")
     training.store = SimpleNamespace(weights=lambda: {"w": np.full(3, float(step))})
     return save_checkpoint(folder, training, keep)
 

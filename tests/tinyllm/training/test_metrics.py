@@ -1,3 +1,4 @@
+import errno
 import json
 import math
 
@@ -5,6 +6,7 @@ import numpy as np
 import pytest
 
 from tinyllm.errors import UserError
+from tinyllm.files import DiskFull
 from tinyllm.training.metrics import SAMPLES, MetricsLog, read_metrics
 
 
@@ -82,6 +84,65 @@ def test_no_file_yet_is_no_records_but_no_folder_is_a_mistake(tmp_path):
     assert read_metrics(tmp_path) == []
     with pytest.raises(UserError, match="not a folder"):
         read_metrics(tmp_path / "absent")
+
+
+class FullFile:
+    """In place of a log's file: takes only `room` bytes more, and then says that the disk is full."""
+
+    def __init__(self, log, room):
+        self.file, self.room = log.file, room
+        self.close = log.file.close
+
+    def write(self, data):
+        if self.room == 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        written = self.file.write(data[: self.room])
+        self.room -= written
+        return written
+
+
+@pytest.mark.parametrize("room", [0, 5, 13, 20])
+def test_what_the_disk_does_not_take_is_written_once_it_does(tmp_path, room):
+    with MetricsLog(tmp_path) as log:
+        log.append({"step": 1})
+        file, log.file = log.file, FullFile(log, room)
+        log.append({"step": 2})
+        log.append({"step": 3})
+        assert log.error.errno == errno.ENOSPC
+        assert [record["step"] for record in log.records()] == [1, 2, 3]
+        assert (tmp_path / "metrics.jsonl").stat().st_size == 12 + room
+        log.file = file
+        log.append({"step": 4})
+        assert (log.error, log.pending) == (None, b"")
+    assert (tmp_path / "metrics.jsonl").read_bytes() == b'{"step": 1}\n{"step": 2}\n{"step": 3}\n{"step": 4}\n'
+
+
+@pytest.mark.parametrize("room", [0, 5, 13])
+def test_what_waits_to_be_written_is_rewound_too(tmp_path, room):
+    with MetricsLog(tmp_path) as log:
+        log.append({"step": 1})
+        log.file = FullFile(log, room)
+        log.append({"step": 2})
+        log.append({"step": 3})
+        log.rewind(2)
+        assert (tmp_path / "metrics.jsonl").read_bytes() == b'{"step": 1}\n{"step": 2}\n'
+        log.append({"step": 9})
+    assert [record["step"] for record in read_metrics(tmp_path)] == [1, 2, 9]
+
+
+def test_a_rewind_that_the_disk_refuses_loses_nothing(tmp_path, monkeypatch):
+    def full(path):
+        raise DiskFull("the disk is full")
+
+    with MetricsLog(tmp_path) as log:
+        log.append({"step": 1})
+        log.file = FullFile(log, 5)
+        log.append({"step": 2})
+        monkeypatch.setattr("tinyllm.training.metrics.atomic_write", full)
+        with pytest.raises(DiskFull):
+            log.rewind(1)
+        log.append({"step": 3})
+    assert [record["step"] for record in read_metrics(tmp_path)] == [1, 2, 3]
 
 
 def test_samples_are_kept_the_same_way(tmp_path):
