@@ -1,7 +1,7 @@
 # Everything runs in .venv, made on first use and made anew when pyproject.toml changes.
 # Plain POSIX sh and GNU make 3.81 (macOS) are enough. On Windows, .github/workflows/tests.yml shows the commands.
 
-.PHONY: help quickstart test test-minimal test-parity test-gpu bench lint clean
+.PHONY: help quickstart test test-minimal test-parity test-gpu soak bench lint clean
 
 help:
 	@echo "make quickstart [DATA=path]   install into .venv, train a small model, show what it learned"
@@ -9,6 +9,7 @@ help:
 	@echo "make test-minimal             numpy alone for autograd; the base install alone for the library"
 	@echo "make test-parity              compare with other projects and with reference files"
 	@echo "make test-gpu [PYTHON=...]    the GPU tests, with the Python given (nothing is installed)"
+	@echo "make soak [SOAK=options]      what takes long: hundreds of killed training runs; SOAK=--help lists the options"
 	@echo "make bench [BENCH=options]    speed and memory against PyTorch; BENCH=--help lists the options"
 	@echo "make lint                     ruff check, ruff format --check"
 	@echo "make clean                    remove .venv and everything else that was made here"
@@ -34,6 +35,12 @@ PYTHON = $(shell if [ -x .venv/bin/python ]; then echo .venv/bin/python; else ec
 
 test-gpu:
 	$(PYTHON) -m pytest -rs tests/gpu -m gpu
+
+# Minutes. The result is recorded in docs/checkpoints.md.
+SOAK =
+
+soak: .venv/.for-test
+	.venv/bin/python tests/soak/kills.py $(SOAK)
 
 # A quarter of an hour on two quiet cores; nothing else should run meanwhile.
 BENCH =

@@ -134,6 +134,7 @@ def slow_writing():
             self.pending += rest
             super().flush()
 
+    runs.write_report = lambda folder: (folder / "report.html").touch()  # drawn from the metrics; takes seconds
     run_folders.write_arrays = slowly(run_folders.write_arrays)
     shutil.rmtree = slowly(shutil.rmtree)
     runs.MetricsLog = SlowLog

@@ -205,7 +205,7 @@ def clear_leftovers(folder):
     for path in (Path(folder) / CHECKPOINTS).glob(".*.*"):
         if path.suffix in (".unfinished", ".removed"):
             shutil.rmtree(path)
-    for path in Path(folder).glob(".*.tmp"):
+    for path in Path(folder).rglob(".*.tmp"):
         path.unlink()
 
 
