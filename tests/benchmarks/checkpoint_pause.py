@@ -58,7 +58,8 @@ def main():
             saving.wait()
     for name, seconds in times.items():
         if seconds:
-            print(f"{name:20} median {statistics.median(seconds):7.3f} s   longest {max(seconds):7.3f} s   ({len(seconds)})")
+            median = statistics.median(seconds)
+            print(f"{name:20} median {median:7.3f} s   longest {max(seconds):7.3f} s   ({len(seconds)})")
 
 
 def timed(function):

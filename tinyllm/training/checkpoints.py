@@ -136,15 +136,14 @@ class Checkpoints:
         self.under_way.append(self.thread.submit(self.write))
 
     def write(self):
-        """In the background: the best first, so that a checkpoint is never newer than the best of its time."""
+        """In the background: the oldest first, and of one step the best, so that a checkpoint finds its best there."""
         try:
-            for kind in ("best", "step"):
-                if kind in self.unwritten:
-                    for path in self.folder.glob("*.jsonl"):
-                        sync_file(path)  # a checkpoint must not outlive the lines that lead to it
-                    self.unwritten[kind].write(self.folder)
-                    prune(self.folder, self.unwritten[kind].step, self.keep)
-                    del self.unwritten[kind]
+            while waiting := sorted(self.unwritten.values(), key=lambda snapshot: (snapshot.step, snapshot.kind)):
+                for path in self.folder.glob("*.jsonl"):
+                    sync_file(path)  # a checkpoint must not outlive the lines that lead to it
+                waiting[0].write(self.folder)
+                prune(self.folder, waiting[0].step, self.keep)
+                del self.unwritten[waiting[0].kind]
             self.error = None
         except CANNOT_WRITE as error:
             self.error = error

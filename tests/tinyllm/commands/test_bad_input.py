@@ -18,6 +18,7 @@ from tinyllm.commands.main import main
 from tinyllm.formats.run_folders import checkpoints, is_whole
 from tinyllm.training import journal, runs
 from tinyllm.training.metrics import MetricsLog
+from tinyllm.training.run_lock import RunLock
 
 STEPS = ("--steps", "4", "--training.checkpoint-every", "2", "--training.evaluate-every", "2")
 
@@ -205,6 +206,48 @@ def test_a_run_folder_in_use_is_refused(tiny_run, trained, refused):
     refused(["pretrain", "--resume", "--run", "my run", "--steps", "3"], "my run has come to step 4; it cannot end at")
     refused(["pretrain", "quickstart", "--resume", "--run", "my run"], "my run holds a run of the preset textbook;")
     refused(["quickstart", "--data", "text.txt", "--run", "my run"], "my run holds another run; choose another folder")
+
+
+def test_two_runs_in_one_folder(tiny_run, trained, refused):
+    """This process stands for another that trains there."""
+    lock = RunLock(trained)
+    message = f"my run is in use by process {os.getpid()} on "
+    refused(["pretrain", "--resume", "--run", "my run"], message)
+    refused(["pretrain", "--resume", "--run", "my run", "--steps", "9"], message)
+    refused([*tiny_run], "my run holds a run already")
+    lock.release()
+    assert main(["pretrain", "--resume", "--run", "my run"]) == 0
+
+
+def test_a_run_that_another_is_just_beginning(here, tiny_run, refused):
+    (here / "my run").mkdir()
+    lock = RunLock(here / "my run")
+    refused(tiny_run, f"my run is in use by process {os.getpid()} on ")
+    lock.release()
+    assert main([*tiny_run, *STEPS]) == 0
+
+
+@pytest.mark.parametrize(
+    ("which", "message"),
+    [
+        ("7", "my run has no checkpoint of step 7 (any more); there are those of: 2, 4"),
+        ("latest", "a checkpoint is newest, best or the number of a step, not 'latest'"),
+        ("-2", "a checkpoint is newest, best or the number of a step, not '-2'"),
+        ("2", "my run/checkpoints/step-000002 is damaged; choose another"),
+        ("best", "my run has no whole best checkpoint yet; "),
+    ],
+)
+def test_a_checkpoint_that_is_not_there(trained, refused, which, message):
+    (trained / "checkpoints" / "step-000002" / "weights.safetensors").write_bytes(b"")
+    for path in trained.glob("checkpoints/best-*/weights.safetensors"):
+        path.write_bytes(b"")
+    refused(["generate", "--model", "my run", f"--checkpoint={which}"], message)
+
+
+def test_another_optimizer_in_the_config_than_in_the_checkpoint(trained, refused):
+    edited(trained / "config.json", "training", optimizer="sgd")
+    message = "my run/checkpoints/step-000004 does not fit this run: it was made with optimizer adamw, and config.json"
+    refused(["pretrain", "--resume", "--run", "my run"], message)
 
 
 def test_a_tokenizer_that_lies_there_is_not_overwritten(here, tiny_run, refused):

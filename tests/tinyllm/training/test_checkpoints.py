@@ -169,6 +169,19 @@ def test_every_checkpoint_can_find_what_was_the_best_at_its_time(tmp_path, savin
     assert names(tmp_path) == ["best-000009", "best-000011", "step-000010", "step-000012"]
 
 
+def test_what_waits_is_written_in_its_order(tmp_path, saving):
+    """A best that overtook the checkpoint before it would push out what was the best for that."""
+    training = a_training(1)
+    saving.save_if_best(training, 4.0)
+    saving.wait()
+    advance(training, 1)
+    saving.unwritten["step"] = Snapshot.of_training(training)
+    advance(training, 1)
+    saving.save_if_best(training, 3.0)
+    saving.wait()
+    assert names(tmp_path) == ["best-000001", "best-000003", "step-000002"]
+
+
 def test_a_best_of_steps_that_were_taken_back_is_none(tmp_path, saving):
     training = a_training()
     for loss in (4.0, 2.0, 1.0):
