@@ -106,7 +106,7 @@ def parrot(monkeypatch):
     def teach(text):
         model = Parrot([*TOKENIZER.encode(text), TOKENIZER.end_of_text])
         model.to = lambda device: model
-        monkeypatch.setattr("tinyllm.formats.load", lambda folder: (model, TOKENIZER))
+        monkeypatch.setattr("tinyllm.formats.load", lambda folder, checkpoint: (model, TOKENIZER))
         monkeypatch.setattr("tinyllm.formats.run_folders.read_config", lambda folder: {})
 
     return teach

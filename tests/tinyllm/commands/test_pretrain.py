@@ -80,7 +80,8 @@ def test_it_says_what_it_did_and_what_to_do_next(here, tiny_run, capsys):
     assert loss == f"Held-out loss {last['loss_nats']:.4f} nats per token, {last['bits_per_byte']:.4f} bits per byte."
     assert report == f"Report: {os.path.join('my run', 'report.html')}"
     assert "tinyllm" in following
-    assert main(["generate", "--model", "my run", "--max-new-tokens", "3"]) == 0
+    for which in ([], ["--checkpoint", "best"], ["--checkpoint", "30"]):
+        assert main(["generate", "--model", "my run", "--max-new-tokens", "3", *which]) == 0
 
 
 def test_a_wordpiece_tokenizer_of_its_own(here, tiny_run, capsys):
