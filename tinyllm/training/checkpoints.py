@@ -229,7 +229,7 @@ def load_checkpoint(folder, training):
     numbers = read_json(checkpoint / "state.json")
     try:
         check_settings(numbers, training)
-        check_arrays(arrays, numbers, training)
+        training.optimizer.check_state(arrays, numbers["optimizer"])
         training.model.load_weights(weights)
         training.load_state(arrays, numbers)
     except UserError as error:
@@ -247,21 +247,3 @@ def check_settings(numbers, training):
             raise UserError(
                 f"it was made with {name} {made}, and config.json says {ours.get(name)}; put config.json back as it was"
             )
-
-
-def check_arrays(arrays, numbers, training):
-    """UserError unless arrays and numbers are those of this run's optimizer, name by name and shape by shape."""
-    our_arrays, our_numbers = training.state()
-    ours = {name: list(array.shape) for name, array in our_arrays.items()}
-    theirs = {name: list(array.shape) for name, array in arrays.items()}
-    wrong = [f"missing {name} {shape}" for name, shape in ours.items() if name not in theirs]
-    wrong += [f"unexpected {name} {shape}" for name, shape in theirs.items() if name not in ours]
-    wrong += [
-        f"{name} is {theirs[name]}, this run's is {shape}"
-        for name, shape in ours.items()
-        if theirs.get(name, shape) != shape
-    ]
-    wrong += [f"unexpected {name}" for name in numbers["optimizer"] if name not in our_numbers["optimizer"]]
-    if wrong:
-        shown = "; ".join(wrong[:6]) + (f"; and {len(wrong) - 6} more" if len(wrong) > 6 else "")
-        raise UserError(f"it is another optimizer's: {shown}")

@@ -281,7 +281,7 @@ def test_a_run_of_version_1_goes_on_as_it_would_have_then(tmp_path):
 FOREIGN = {
     "optimizer": (lambda: a_training(1, optimizer="sgd"), "it was made with optimizer sgd, and config.json says adamw"),
     "precision": (lambda: a_training(1, precision="fp16"), "it was made with precision fp16, and config.json says fp3"),
-    "model": (lambda: a_training(1, hidden_size=16), r"it is another optimizer's: m is \[\d+\], this run's is \[\d+\]"),
+    "model": (lambda: a_training(1, hidden_size=16), r"m has \d+ numbers, and this model's has \d+"),
 }
 
 
@@ -304,12 +304,12 @@ def test_an_optimizer_that_is_not_ours_is_refused_name_by_name(tmp_path):
     state = {"step": 1, "batch_position": 2, "optimizer": {"steps": 1, "momentums": 3}}
     foreign = {"m": arrays["m"], "u": np.ones(2)}
     write_checkpoint(checkpoint, {"weights.safetensors": weights, "optimizer.safetensors": foreign}, state)
-    message = r"another optimizer's: missing v \[\d+\]; unexpected u \[2\]; unexpected momentums$"
+    message = "does not fit this run: unknown optimizer fields momentums, u; the state of adamw is m, v, steps"
     with pytest.raises(UserError, match=message):
         load_checkpoint(tmp_path, a_training())
     state["optimizer"] = {}
     write_checkpoint(checkpoint, {"weights.safetensors": weights, "optimizer.safetensors": arrays}, state)
-    with pytest.raises(UserError, match=r"does not fit this run: its state\.json lacks or garbles 'steps'"):
+    with pytest.raises(UserError, match="does not fit this run: the state of adamw lacks steps"):
         load_checkpoint(tmp_path, a_training())
 
 
