@@ -24,7 +24,7 @@ import itertools
 import numpy as np
 
 from autograd import kernels
-from autograd.arrays import xp_of
+from autograd.arrays import is_half, xp_of
 from autograd.context import Context, context
 
 PRIMITIVES = {}
@@ -255,10 +255,18 @@ def add_gradient(gradients, node, dx):
     total, ours = gradients.get(node, (None, False))
     if total is None:
         gradients[node] = dx, False
+    elif is_half(dx.dtype):
+        gradients[node] = sum_of_halves(total, dx), True
     elif ours:
         total += dx
     else:
         gradients[node] = as_array(total + dx), True
+
+
+@kernels.rule
+def sum_of_halves(a, b):
+    """a + b of two gradients in half precision, for which NumPy takes ten times as long as in float32."""
+    return as_array(a + b)
 
 
 def deliver(leaf, dx, uses, on_leaf):

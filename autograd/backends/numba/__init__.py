@@ -15,6 +15,7 @@ if not building.disabled():
         activation,
         attention,
         dropout,
+        elementwise,
         index,
         linalg,
         loss,
@@ -36,5 +37,6 @@ def setup():
     return {
         "threads": f"{blas.THREADS} threads (NUMBA_NUM_THREADS changes it)",
         "products": f"products by {blas.library.version()}" if blas.available else "products by NumPy, on its threads",
+        "halves": f"bfloat16 products {'in matrix units' if blas.native_bf16 else 'in float32'}",
         "kept": f"kept in {where}" if where else "kept nowhere; NUMBA_CACHE_DIR can name a folder to write",
     }

@@ -7,6 +7,7 @@ from numba import float32, prange, void
 
 from autograd.backends.numba.building import BLOCK, PIECE, compiled, inlined
 from autograd.backends.numba.formulas import HALF, ONE, TWO, ZERO, erf, exp, f32, logistic
+from autograd.backends.numba.halves import in_float32
 from autograd.backends.numba.launch import launch
 from autograd.ops.activation import gelu, silu, swiglu
 
@@ -192,6 +193,7 @@ GELU = {
 
 
 @gelu.kernel("numba")
+@in_float32
 def gelu_kernel(x, bias=None, *, approximate="none"):
     if not is_float32(x) or approximate not in GELU:
         return NotImplemented
@@ -227,6 +229,7 @@ def gelu_of_rows(forward, backward, x, bias):
 
 
 @silu.kernel("numba")
+@in_float32
 def silu_kernel(x):
     if not is_float32(x):
         return NotImplemented
@@ -243,6 +246,7 @@ def silu_kernel(x):
 
 
 @swiglu.kernel("numba")
+@in_float32
 def swiglu_kernel(gate, up):
     if not is_float32(gate, up) or gate.shape != up.shape:
         return NotImplemented

@@ -15,10 +15,12 @@ import numpy as np
 from numba import carray, float32, int64, prange, types, void
 from numba.extending import intrinsic
 
+from autograd.arrays import is_half
 from autograd.backends.numba import blas
 from autograd.backends.numba.blas import sgemm
 from autograd.backends.numba.building import called, compiled, inlined
 from autograd.backends.numba.formulas import ONE, ZERO, exp, larger
+from autograd.backends.numba.halves import alike, rounded, widened
 from autograd.backends.numba.launch import SMALL, launch, run_on
 from autograd.ops.attention import attention, check_masks, check_shapes
 
@@ -246,7 +248,8 @@ def view(x):
 
 
 def readable(x):
-    """The array itself if rows of its last axis are contiguous and apart, else a copy."""
+    """An array in float32: itself if rows of its last axis are contiguous and apart, else a copy."""
+    x = widened(x)
     *outer, last = x.strides
     fits = last == 4 and min(outer) >= 4 * x.shape[3] and not any(stride % 4 for stride in outer)
     return x if fits else x.copy()  # not ascontiguousarray: it lets the stride of an axis of length 1 be anything
@@ -277,15 +280,16 @@ def sum_of(parts):
 
 @attention.kernel("numba")
 def attention_kernel(q, k, v, *, causal=True, window=None, segments=None, bias=None):
-    arrays = (q, k, v)
-    if not blas.available or any(type(x) is not np.ndarray or x.dtype != np.float32 for x in arrays):
+    if not blas.available or not alike(q, k, v):
         return NotImplemented
     if 0 in (*q.shape, *k.shape):
         return NotImplemented
     check_shapes(q, k, v)
     (B, H, T, D), (G, S) = q.shape, k.shape[1:3]
     check_masks(B, S, window, segments)
-    q, k, v = map(readable, arrays)
+    dtype = q.dtype
+    qs, ks, vs = map(readable, (q, k, v))
+    given = (q, k, v) if is_half(dtype) else (qs, ks, vs)
     segments = whole_numbers(segments)
     bias = None if bias is None else spread(bias, (B, H, T, S))
     threads = max(B * H * T * S * D // blas.SMALL, k.size // SMALL)  # what products, or reading the keys, are worth
@@ -294,28 +298,28 @@ def attention_kernel(q, k, v, *, causal=True, window=None, segments=None, bias=N
 
     # Where each head has one query, the queries of the heads that share keys are the rows of one matrix.
     B, H_, T_ = heads = (B, G, H // G) if T == 1 else (B, H, T)
-    asked, extra = q.reshape(*heads, D), None if bias is None else bias.reshape(*heads, S)
+    asked, extra = qs.reshape(*heads, D), None if bias is None else bias.reshape(*heads, S)
     rows = SHORT if S <= 512 else LONG
     most = KEYS if T_ > FEW else max(16, IN_PLACE // (T_ * D))
     y, lse = np.empty((B, T_, H_, D), np.float32), np.empty(heads, np.float32)
     run_on(
         threads, forward,
-        *view(asked), *view(k), *view(v), y, lse, *shape, *view(extra), scale, rows, most, int(T > 1),
+        *view(asked), *view(ks), *view(vs), y, lse, *shape, *view(extra), scale, rows, most, int(T > 1),
     )  # fmt: skip
     # The memory of a (B, T, H, D), which the layer joins to (B, T, H D) without a copy.
-    y, lse = y.transpose(0, 2, 1, 3).reshape(q.shape), lse.reshape(B, H, T)
+    y, lse = rounded(y.transpose(0, 2, 1, 3).reshape(q.shape), dtype), lse.reshape(B, H, T)
 
     def vjp(dy):
-        dy = readable(dy)
+        qs, ks, vs, dys = map(readable, (*given, dy))
         # Σ_s dp p = Σ_s Σ_d dy v p = Σ_d dy y
-        inner = np.einsum("bhtd,bhtd->bht", dy, y, order="C")
+        inner = np.einsum("bhtd,bhtd->bht", dys, widened(y), order="C")
         parts = parts_of(B * G, H // G * -(-T // rows), blas.THREADS)
         dq, (dk, dv) = np.empty((B, T, H, D), np.float32), np.zeros((2, parts, B, S, G, D), np.float32)
         run_on(
             threads, backward,
-            *view(q), *view(k), *view(v), *view(dy), dq, dk, dv, lse, inner, *shape, *view(bias), scale, rows,
+            *view(qs), *view(ks), *view(vs), *view(dys), dq, dk, dv, lse, inner, *shape, *view(bias), scale, rows,
         )  # fmt: skip
-        return tuple(dx.transpose(0, 2, 1, 3) for dx in (dq, sum_of(dk), sum_of(dv)))
+        return tuple(rounded(dx, dtype).transpose(0, 2, 1, 3) for dx in (dq, sum_of(dk), sum_of(dv)))
 
     return y, vjp
 

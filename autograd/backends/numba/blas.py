@@ -4,6 +4,10 @@ Numba's own `@` needs SciPy and runs on threads of its own. A kernel here cuts a
 one of its threads; the library is kept to one. Looked for are Intel's MKL, where it is installed, and the OpenBLAS that
 comes with NumPy's wheels; AUTOGRAD_BLAS=mkl, openblas or none decides otherwise. Where there is none, products are
 `np.matmul`'s, on that library's threads, and kernels that need a product inside a loop decline.
+
+Matrices in half precision are widened to float32, multiplied, and the result is float32. MKL can also read bfloat16 as
+it is and add up in float32: it is asked to where the processor has matrix units for that (AMX), and only there. On
+processors without, AMD's with AVX-512 BF16 among them, MKL widens too, and was measured to be no faster.
 """
 
 import ctypes
@@ -20,7 +24,8 @@ import numba
 import numpy as np
 from numba import float32, int32, int64, prange, types, void
 
-from autograd.backends.numba.building import compiled
+from autograd.backends.numba.building import compiled, inlined
+from autograd.backends.numba.halves import is_bfloat16, widened
 from autograd.backends.numba.launch import run_on
 
 
@@ -32,6 +37,7 @@ class Library:
     path: Path
     sgemm: str  # cblas_sgemm with 64-bit integers
     setup: tuple  # (function, whole number) to call first: one thread
+    bf16: str = ""  # the same with a and b in bfloat16, c still in float32; "" where there is none
 
     def version(self):
         """Its name and the number that it gives itself."""
@@ -50,7 +56,8 @@ def candidates():
     for root in (sys.prefix, site.getuserbase()):
         for pattern in ("lib/libmkl_rt.*", "Library/bin/mkl_rt.*.dll"):
             for path in sorted(Path(root).glob(pattern), reverse=True):
-                yield Library("MKL", path, "cblas_sgemm_64", (("MKL_Set_Threading_Layer", 1),))  # 1: sequential
+                sequential = (("MKL_Set_Threading_Layer", 1),)
+                yield Library("MKL", path, "cblas_sgemm_64", sequential, "cblas_gemm_bf16bf16f32_64")
     numpy = Path(np.__file__).parent
     for folder in (numpy.parent / "numpy.libs", numpy / ".dylibs"):
         for path in sorted(folder.glob("*openblas*")):
@@ -58,11 +65,11 @@ def candidates():
             yield Library("OpenBLAS", path, "scipy_cblas_sgemm64_", one_thread)
 
 
-NAME = "tinyllm_sgemm"  # what compiled code calls, whichever library it is: kernels on disk stay right
+NAMES = "tinyllm_sgemm", "tinyllm_bf16gemm"  # what compiled code calls, whichever library: kernels on disk stay right
 
 
 def find():
-    """Load the first library that has all that is needed and give its product to the compiler; None without one.
+    """Load the first library that has all that is needed and give its products to the compiler; None without one.
 
     Every library found is kept to one thread, also NumPy's where MKL is used: there is one pool. ImportError if
     AUTOGRAD_BLAS names what is not here.
@@ -74,41 +81,55 @@ def find():
     for library in candidates():
         try:
             loaded = ctypes.CDLL(str(library.path))
-            address = ctypes.cast(getattr(loaded, library.sgemm), ctypes.c_void_p).value
+            products = [getattr(loaded, library.sgemm), getattr(loaded, library.bf16 or library.sgemm)]
             for function, number in library.setup:
                 getattr(loaded, function)(number)
         except (OSError, AttributeError):  # for another processor, or an older one without 64-bit integers
             continue
         if found is None and wish in ("", library.name.lower()):
-            llvmlite.binding.add_symbol(NAME, address)
+            give(products)
             found = library
     if wish and found is None:
         raise ImportError(f"AUTOGRAD_BLAS={wish}, but there is no such library; unset it, or: pip install mkl")
     return found
 
 
+def give(products):
+    """Tell the compiler where the two functions lie."""
+    for name, function in zip(NAMES, products, strict=True):
+        llvmlite.binding.add_symbol(name, ctypes.cast(function, ctypes.c_void_p).value)
+
+
 library = find()
-if library is None:  # kernels that name the product can then be compiled and kept all the same; none of them runs
+if library is None:  # kernels that name the products can then be compiled and kept all the same; none of them runs
     nothing = ctypes.CFUNCTYPE(None)(lambda: None)
-    llvmlite.binding.add_symbol(NAME, ctypes.cast(nothing, ctypes.c_void_p).value)
+    give([nothing, nothing])
 THREADS = numba.config.NUMBA_NUM_THREADS  # pieces do not depend on how many threads are free: the same bits each time
 ROWS, PLAIN, TRANSPOSED = 101, 111, 112  # CBLAS's numbers for row-major, A and Aᵀ
 
-sgemm = types.ExternalFunction(
-    NAME,
-    void(
-        int32, int32, int32, int64, int64, int64, float32, int64, int64, int64, int64, float32, int64, int64
-    ),
+arguments = void(
+    int32, int32, int32, int64, int64, int64, float32, int64, int64, int64, int64, float32, int64, int64
 )  # fmt: skip
+sgemm, bf16gemm = (types.ExternalFunction(name, arguments) for name in NAMES)
 """sgemm(ROWS, of a, of b, M, N, K, alpha, a, lda, b, ldb, beta, c, ldc): c = alpha a b + beta c. a, b, c are addresses,
-ld the number of elements from one row to the next. Nothing checks them."""
+ld the number of elements from one row to the next. Nothing checks them. bf16gemm: a and b are bfloat16."""
+
+
+@inlined
+def multiply(size, of_a, of_b, M, N, K, a, lda, b, ldb, beta, c, ldc):
+    """c = a b + beta c. size: of an element of a and b in bytes, 4 or, for bfloat16, 2."""
+    if size == 4:
+        sgemm(101, of_a, of_b, M, N, K, np.float32(1), a, lda, b, ldb, beta, c, ldc)
+    else:
+        bf16gemm(101, of_a, of_b, M, N, K, np.float32(1), a, lda, b, ldb, beta, c, ldc)
 
 
 @compiled(
-    void(int32, int32, int64, int64, int64, int64, int64, int64, int64, float32, int64, int64, int64), parallel=True
+    void(int64, int32, int32, int64, int64, int64, int64, int64, int64, int64, float32, int64, int64, int64),
+    parallel=True,
 )
-def cut_product(of_a, of_b, M, N, K, a, lda, b, ldb, beta, c, ldc, pieces):
-    """c (M, N) = a b + beta c, the longer side of c cut into pieces."""
+def cut_product(size, of_a, of_b, M, N, K, a, lda, b, ldb, beta, c, ldc, pieces):
+    """c (M, N) = a b + beta c, the longer side of c cut into pieces. size: as for `multiply`."""
     by_rows = M >= N
     step = ((M if by_rows else N) + pieces - 1) // pieces
     step = (step + 31) // 32 * 32
@@ -116,43 +137,57 @@ def cut_product(of_a, of_b, M, N, K, a, lda, b, ldb, beta, c, ldc, pieces):
         start = piece * step
         n = min(step, (M if by_rows else N) - start)
         if n > 0 and by_rows:
-            here = a + 4 * start * (lda if of_a == 111 else 1)
-            sgemm(101, of_a, of_b, n, N, K, np.float32(1), here, lda, b, ldb, beta, c + 4 * start * ldc, ldc)
+            here = a + size * start * (lda if of_a == 111 else 1)
+            multiply(size, of_a, of_b, n, N, K, here, lda, b, ldb, beta, c + 4 * start * ldc, ldc)
         elif n > 0:
-            here = b + 4 * start * (1 if of_b == 111 else ldb)
-            sgemm(101, of_a, of_b, M, n, K, np.float32(1), a, lda, here, ldb, beta, c + 4 * start, ldc)
+            here = b + size * start * (1 if of_b == 111 else ldb)
+            multiply(size, of_a, of_b, M, n, K, a, lda, here, ldb, beta, c + 4 * start, ldc)
 
 
 def as_operand(x):
     """(array, PLAIN or TRANSPOSED, ld) of matrices (..., M, K) that BLAS can read in place; a copy where it cannot."""
-    (rows, columns), (by_row, by_column) = x.shape[-2:], x.strides[-2:]
-    if by_column == 4 and by_row >= 4 * columns and by_row % 4 == 0:
-        return x, PLAIN, by_row // 4
-    if by_row == 4 and by_column >= 4 * rows and by_column % 4 == 0:
-        return x, TRANSPOSED, by_column // 4
+    (rows, columns), (by_row, by_column), size = x.shape[-2:], x.strides[-2:], x.itemsize
+    if by_column == size and by_row >= size * columns and by_row % size == 0:
+        return x, PLAIN, by_row // size
+    if by_row == size and by_column >= size * rows and by_column % size == 0:
+        return x, TRANSPOSED, by_column // size
     x = np.ascontiguousarray(x)
     return x, PLAIN, columns
 
 
-def proven():
+def proven(size):
     """Whether there is a library and its product is that of NumPy: of a plain matrix with a turned one, added."""
-    if library is None:
+    if library is None or (size == 2 and not library.bf16):
         return False
     a, b = np.arange(6, dtype=np.float32).reshape(2, 3), np.arange(12, dtype=np.float32).reshape(4, 3)
-    c = np.ones((2, 4), np.float32)
-    cut_product(PLAIN, TRANSPOSED, 2, 4, 3, a.ctypes.data, 3, b.ctypes.data, 3, np.float32(1), c.ctypes.data, 4, 1)
-    return (c == a @ b.T + 1).all()
+    c, expected = np.ones((2, 4), np.float32), a @ b.T + 1
+    a, b = (x.view(np.uint16)[:, 1::2].copy() if size == 2 else x for x in (a, b))  # the upper half: whole numbers fit
+    addresses = a.ctypes.data, 3, b.ctypes.data, 3, np.float32(1), c.ctypes.data, 4
+    cut_product(size, PLAIN, TRANSPOSED, 2, 4, 3, *addresses, 1)
+    return (c == expected).all()
 
 
-available = proven()
+def has_matrix_units():
+    """Whether the processor multiplies matrices of bfloat16 in units of their own."""
+    return bool(llvmlite.binding.get_host_cpu_features().get("amx-bf16"))
+
+
+available = proven(4)
+native_bf16 = has_matrix_units() and proven(2)
 SMALL = 2**18  # multiplications, some microseconds: less than what waking another thread takes
 
 
 def product(a, b, out=None, accumulate=False):
-    """a b of two float32 matrices, on all threads; accumulate: added to what `out` holds."""
+    """a b in float32 of two matrices, on all threads; accumulate: added to what `out` holds.
+
+    Of half precision too: what they hold is multiplied and added up in float32.
+    """
     (M, K), N = a.shape, b.shape[1]
     y = np.empty((M, N), np.float32) if out is None else out
-    if not available or M * N * K <= SMALL or not y.flags.c_contiguous:
+    in_pieces = available and M * N * K > SMALL and y.flags.c_contiguous
+    if not (in_pieces and native_bf16 and is_bfloat16(a) and is_bfloat16(b)):
+        a, b = widened(a), widened(b)
+    if not in_pieces:
         if not accumulate:
             return np.matmul(a, b, out=y)
         y += a @ b
@@ -160,7 +195,7 @@ def product(a, b, out=None, accumulate=False):
     (a, of_a, lda), (b, of_b, ldb) = as_operand(a), as_operand(b)
     pieces = min(THREADS, M * N * K // SMALL)
     addresses = a.ctypes.data, lda, b.ctypes.data, ldb, np.float32(accumulate), y.ctypes.data, N
-    run_on(pieces, cut_product, of_a, of_b, M, N, K, *addresses, pieces)
+    run_on(pieces, cut_product, a.itemsize, of_a, of_b, M, N, K, *addresses, pieces)
     return y
 
 

@@ -3,9 +3,10 @@
 import numpy as np
 from numba import float32, prange, uint32, void
 
-from autograd.backends.numba.activation import flatten, is_float32
+from autograd.backends.numba.activation import flatten
 from autograd.backends.numba.building import PIECE, compiled, inlined
 from autograd.backends.numba.formulas import ZERO
+from autograd.backends.numba.halves import alike, rounded, widened
 from autograd.backends.numba.launch import launch
 from autograd.ops.dropout import dropout
 from autograd.ops.dropout import mix as mix_all
@@ -40,17 +41,17 @@ def scale_kept(x, states, threshold, scale, y):
 @dropout.kernel("numba")
 def dropout_kernel(x, *, rate, seed):
     seeds = np.asarray(seed).reshape(-1).astype(np.uint64)
-    if not is_float32(x) or x.size == 0 or not 0 <= rate < 1 or seeds.size == 0 or x.size % seeds.size:
+    if not alike(x) or x.size == 0 or not 0 <= rate < 1 or seeds.size == 0 or x.size % seeds.size:
         return NotImplemented
     low, high = (seeds & np.uint64(0xFFFFFFFF)).astype(np.uint32), (seeds >> np.uint64(32)).astype(np.uint32)
     states = mix_all(mix_all(low) ^ high)
     threshold, scale = np.uint32(int(rate * 2**32)), np.float32(1 / (1 - rate))
 
     def times_factor(z):
-        zs = flatten(z).reshape(len(states), -1)
+        zs = flatten(widened(z)).reshape(len(states), -1)
         y = np.empty_like(zs)
         launch(scale_kept, zs, states, threshold, scale, y)
-        return y.reshape(z.shape)
+        return rounded(y, z.dtype).reshape(z.shape)
 
     def vjp(dy):
         return (times_factor(dy),)

@@ -6,8 +6,9 @@ Looking up is left to NumPy, which copies whole rows.
 import numpy as np
 from numba import float32, int64, prange, void
 
-from autograd.backends.numba.activation import flatten, is_float32
+from autograd.backends.numba.activation import flatten
 from autograd.backends.numba.building import compiled
+from autograd.backends.numba.halves import alike, rounded, widened
 from autograd.backends.numba.launch import launch
 from autograd.ops.index import check_rows, embedding
 
@@ -29,10 +30,10 @@ def add_up(dy, ids, dweight):
 
 @embedding.kernel("numba")
 def embedding_kernel(weight, ids):
-    if not is_float32(weight) or weight.ndim != 2 or weight.size == 0:
+    if not alike(weight) or weight.ndim != 2 or weight.size == 0:
         return NotImplemented
     check_rows("embedding", ids, len(weight))
-    shape = weight.shape
+    shape, dtype = weight.shape, weight.dtype
     y = weight[ids]
 
     def dweight(dy, out=None):
@@ -40,8 +41,8 @@ def embedding_kernel(weight, ids):
             out = np.zeros(shape, np.float32)
         else:
             out.fill(0)
-        launch(add_up, flatten(dy).reshape(-1, shape[1]), np.require(ids.reshape(-1), np.int64, "CAW"), out)
-        return out
+        launch(add_up, flatten(widened(dy)).reshape(-1, shape[1]), np.require(ids.reshape(-1), np.int64, "CAW"), out)
+        return rounded(out, dtype)
 
     vjp = (dweight, None)
     return y, vjp

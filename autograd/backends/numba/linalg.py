@@ -3,9 +3,11 @@
 import numpy as np
 from numba import float32, prange, types, void
 
+from autograd.arrays import is_half
 from autograd.backends.numba import blas
-from autograd.backends.numba.activation import flatten, is_float32
+from autograd.backends.numba.activation import flatten
 from autograd.backends.numba.building import BLOCK, compiled
+from autograd.backends.numba.halves import alike, rounded, widened
 from autograd.backends.numba.launch import launch
 from autograd.ops.elementwise import like, unbroadcast
 from autograd.ops.linalg import linear, matmul, swap
@@ -51,15 +53,16 @@ def product_of_few(x, weight, bias, y):
 
 
 def affine(rows, weight, bias):
-    """rows Wᵀ + b"""
+    """rows Wᵀ + b in float32"""
     if len(rows) <= FEW and weight.flags.c_contiguous:
+        rows, weight = widened(rows), widened(weight)
         y = np.empty((len(rows), len(weight)), np.float32)
-        bias = np.zeros(len(weight), np.float32) if bias is None else flatten(bias)
+        bias = np.zeros(len(weight), np.float32) if bias is None else flatten(widened(bias))
         launch(product_of_few, rows, weight, bias, y, work=weight.size)
         return y
     y = blas.product(rows, weight.T)
     if bias is not None:
-        launch(add_bias, y, flatten(bias))
+        launch(add_bias, y, flatten(widened(bias)))
     return y
 
 
@@ -71,26 +74,28 @@ def sum_of_rows(dy):
 
 @linear.kernel("numba")
 def linear_kernel(x, weight, bias=None):
-    if not is_float32(x, weight, *(() if bias is None else (bias,))):
+    if not alike(x, weight, bias):
         return NotImplemented
     n_out, n_in = weight.shape
     if x.size == 0 or weight.size == 0 or x.shape[-1] != n_in:
         return NotImplemented
     rows = np.ascontiguousarray(x).reshape(-1, n_in)
-    y = affine(rows, weight, bias)
-    shape = x.shape
+    y = rounded(affine(rows, weight, bias), x.dtype)
+    shape, dtype = x.shape, x.dtype
 
     def dx(dy):
         # y = rows @ weight.T + bias
-        return blas.product(as_rows(dy, n_out), weight).reshape(shape)
+        return rounded(blas.product(as_rows(dy, n_out), weight), dtype).reshape(shape)
 
     def dweight(dy, out=None):
         # y = rows @ weight.T + bias
+        if is_half(dtype):
+            return rounded(blas.product(as_rows(dy, n_out).T, rows), dtype)
         return blas.product(as_rows(dy, n_out).T, rows, out=out)
 
     def dbias(dy):
         # y = rows @ weight.T + bias
-        return sum_of_rows(as_rows(dy, n_out))
+        return rounded(sum_of_rows(widened(as_rows(dy, n_out))), dtype)
 
     vjp = (dx, dweight, dbias)
     return y.reshape(*shape[:-1], n_out), vjp
@@ -98,26 +103,26 @@ def linear_kernel(x, weight, bias=None):
 
 @matmul.kernel("numba")
 def matmul_kernel(a, b):
-    if not is_float32(a, b) or min(a.ndim, b.ndim) < 2 or a.shape[-1] != b.shape[-2]:
+    if not alike(a, b) or min(a.ndim, b.ndim) < 2 or a.shape[-1] != b.shape[-2]:
         return NotImplemented
     y = stacked(a, b)
-    a_like, b_like = like(a), like(b)
+    (a_shape, dtype), (b_shape, _) = like(a), like(b)
 
     def da(dy):
         # y = a @ b
-        return unbroadcast(stacked(dy, swap(b)), a_like)
+        return rounded(unbroadcast(stacked(dy, swap(b)), (a_shape, np.float32)), dtype)
 
     def db(dy):
         # y = a @ b
-        return unbroadcast(stacked(swap(a), dy), b_like)
+        return rounded(unbroadcast(stacked(swap(a), dy), (b_shape, np.float32)), dtype)
 
     vjp = (da, db)
-    return y, vjp
+    return rounded(y, dtype), vjp
 
 
 def stacked(a, b):
-    """a b, of two matrices by cutting them, of many by taking several at a time."""
-    return blas.product(a, b) if a.ndim == b.ndim == 2 else blas.stacked_product(a, b)
+    """a b in float32, of two matrices by cutting them, of many by taking several at a time."""
+    return blas.product(a, b) if a.ndim == b.ndim == 2 else blas.stacked_product(widened(a), widened(b))
 
 
 def as_rows(dy, n_out):

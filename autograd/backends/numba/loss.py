@@ -9,10 +9,12 @@ import math
 import numpy as np
 from numba import float32, float64, int64, prange, void
 
+from autograd.arrays import is_half
 from autograd.backends.numba import blas
-from autograd.backends.numba.activation import flatten, is_float32
+from autograd.backends.numba.activation import flatten
 from autograd.backends.numba.building import compiled
 from autograd.backends.numba.formulas import ZERO, exp
+from autograd.backends.numba.halves import alike, rounded, widened
 from autograd.backends.numba.launch import launch
 from autograd.backends.numba.softmax import as_rows, largest
 from autograd.context import needs
@@ -58,23 +60,23 @@ def loss_backward(logits, targets, smoothing, tops, totals, dlosses, dlogits):
 
 @cross_entropy.kernel("numba")
 def cross_entropy_kernel(logits, targets, *, ignore_index=-100, label_smoothing=0.0, reduction="mean"):
-    if not is_float32(logits) or logits.size == 0:
+    if not alike(logits) or logits.size == 0:
         return NotImplemented
     check(logits.shape, targets, ignore_index, reduction)
-    xs, flat = as_rows(logits), targets.reshape(-1)
+    xs, flat = as_rows(widened(logits)), targets.reshape(-1)
     target = np.where(flat != ignore_index, flat, -1).astype(np.int64)
     losses, (tops, totals) = np.empty(len(xs)), np.empty((2, len(xs)), np.float32)
     launch(loss_forward, xs, target, label_smoothing, losses, tops, totals)
     count = max(int((target >= 0).sum()), 1) if reduction == "mean" else 1
     loss = losses.reshape(targets.shape) if reduction == "none" else losses.sum() / count
-    shape = logits.shape
 
     def vjp(dloss):
+        xs = as_rows(widened(logits))
         dlosses = np.empty(len(xs), np.float32)
         dlosses[:] = dloss.reshape(-1) / np.float32(count)
         dlogits = np.empty_like(xs)
         launch(loss_backward, xs, target, label_smoothing, tops, totals, dlosses, dlogits)
-        return dlogits.reshape(shape), None
+        return rounded(dlogits.reshape(logits.shape), logits.dtype), None
 
     return np.asarray(loss, np.float32), vjp
 
@@ -111,7 +113,7 @@ def loss_in_place(logits, targets, smoothing, dlosses, losses):
 def linear_cross_entropy_kernel(
     x, weight, targets, *, ignore_index=-100, label_smoothing=0.0, reduction="mean", chunk=2**23
 ):
-    if not is_float32(x, weight) or x.size == 0 or weight.size == 0 or x.shape[-1] != weight.shape[1]:
+    if not alike(x, weight) or x.size == 0 or weight.size == 0 or x.shape[-1] != weight.shape[1]:
         return NotImplemented
     check((*x.shape[:-1], len(weight)), targets, ignore_index, reduction)
     xs, table = np.ascontiguousarray(x).reshape(-1, x.shape[-1]), np.ascontiguousarray(weight)
@@ -121,14 +123,16 @@ def linear_cross_entropy_kernel(
         return loss_of_each_row(xs, table, target, label_smoothing, chunk, x.shape, targets.shape)
     losses, dx_of_sum, dweight_of_sum = in_pieces(xs, table, target, label_smoothing, ones, needs(), chunk)
     count = np.float32(max(int((target >= 0).sum()), 1) if reduction == "mean" else 1)
-    shape = x.shape
+    shape, dtype = x.shape, x.dtype
 
     def dx(dloss):
         # loss = Σ L / count
-        return (dx_of_sum * (dloss / count)).reshape(shape)
+        return rounded(dx_of_sum * (dloss / count), dtype).reshape(shape)
 
     def dweight(dloss, out=None):
         # loss = Σ L / count
+        if is_half(dtype):
+            return rounded(dweight_of_sum * (dloss / count), dtype)
         return np.multiply(dweight_of_sum, dloss / count, out=out)
 
     vjp = (dx, dweight, None)
@@ -142,13 +146,18 @@ def loss_of_each_row(xs, table, target, smoothing, chunk, x_shape, targets_shape
     def vjp(dloss):
         dlosses = flatten(dloss)
         _, dx, dweight = in_pieces(xs, table, target, smoothing, dlosses, wanted, chunk)
-        return None if dx is None else dx.reshape(x_shape), dweight, None
+        dx = None if dx is None else rounded(dx, xs.dtype).reshape(x_shape)
+        return dx, rounded(dweight, table.dtype), None
 
     return losses.reshape(targets_shape).astype(np.float32), vjp
 
 
 def in_pieces(xs, table, target, smoothing, dlosses, wanted, chunk):
-    """As in the reference: the loss of every row; and dx and dW of Σ dL_i L_i, where they are wanted (else None)."""
+    """As in the reference: the loss of every row; and dx and dW of Σ dL_i L_i, where they are wanted (else None).
+
+    In float32 throughout, also where xs and table are in half precision.
+    """
+    xs, table = widened(xs), widened(table)
     losses, (dx_wanted, dweight_wanted) = np.empty(len(xs)), wanted[:2]
     dx = np.empty_like(xs) if dx_wanted else None
     dweight = np.empty_like(table) if dweight_wanted else None

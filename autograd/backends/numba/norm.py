@@ -8,6 +8,7 @@ from numba import boolean, float32, prange, void
 from autograd.backends.numba.activation import flatten, is_float32
 from autograd.backends.numba.building import BLOCK, compiled
 from autograd.backends.numba.formulas import ONE, ZERO, f32
+from autograd.backends.numba.halves import in_float32
 from autograd.backends.numba.launch import launch
 from autograd.backends.numba.softmax import accepts, as_rows
 from autograd.ops.norm import layer_norm, rms_norm
@@ -81,6 +82,7 @@ def fits(x, *vectors):
 
 
 @layer_norm.kernel("numba")
+@in_float32
 def layer_norm_kernel(x, weight, bias=None, *, eps=1e-5):
     if not fits(x, weight, *(() if bias is None else (bias,))):
         return NotImplemented
@@ -95,6 +97,7 @@ def layer_norm_kernel(x, weight, bias=None, *, eps=1e-5):
 
 
 @rms_norm.kernel("numba")
+@in_float32
 def rms_norm_kernel(x, weight, *, eps=1e-5):
     if not fits(x, weight):
         return NotImplemented

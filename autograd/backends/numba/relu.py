@@ -6,6 +6,7 @@ from numba import prange
 from autograd.backends.numba.activation import elementwise, flatten, is_float32
 from autograd.backends.numba.building import PIECE, compiled, inlined
 from autograd.backends.numba.formulas import ONE, TWO, ZERO
+from autograd.backends.numba.halves import in_float32
 from autograd.backends.numba.launch import launch
 from autograd.ops.activation import relu, squared_relu
 
@@ -57,6 +58,7 @@ def squared_relu_backward(x, dy, dx):
 
 
 @relu.kernel("numba")
+@in_float32
 def relu_kernel(x):
     if not is_float32(x):
         return NotImplemented
@@ -73,6 +75,7 @@ def relu_kernel(x):
 
 
 @squared_relu.kernel("numba")
+@in_float32
 def squared_relu_kernel(x):
     if not is_float32(x):
         return NotImplemented

@@ -5,8 +5,9 @@ import functools
 import numpy as np
 from numba import boolean, float32, int64, prange, void
 
-from autograd.backends.numba.activation import flatten, is_float32
+from autograd.backends.numba.activation import flatten
 from autograd.backends.numba.building import compiled
+from autograd.backends.numba.halves import alike, rounded, widened
 from autograd.backends.numba.launch import launch
 from autograd.ops.rope import angles, rope
 
@@ -54,7 +55,7 @@ def rotate(x, cos, sin, layout):
 
 @rope.kernel("numba")
 def rope_kernel(x, *, positions=None, theta=10000.0, layout="half"):
-    if not is_float32(x) or x.size == 0 or x.ndim < 2 or x.shape[-1] % 2 or layout not in ("half", "interleaved"):
+    if not alike(x) or x.size == 0 or x.ndim < 2 or x.shape[-1] % 2 or layout not in ("half", "interleaved"):
         return NotImplemented
     positions = np.arange(x.shape[-2]) if positions is None else np.asarray(positions)
     each = x.ndim == 4 and positions.shape == (x.shape[0], x.shape[2])  # every batch entry at its own positions
@@ -62,7 +63,10 @@ def rope_kernel(x, *, positions=None, theta=10000.0, layout="half"):
         return NotImplemented
     cos, sin = table(positions.astype(np.int64).tobytes(), x.shape[-1], theta)
 
-    def vjp(dy):
-        return (rotate(dy, cos, -sin, layout),)
+    def turned(z, sin):
+        return rounded(rotate(widened(z), cos, sin, layout), z.dtype)
 
-    return rotate(x, cos, sin, layout), vjp
+    def vjp(dy):
+        return (turned(dy, -sin),)
+
+    return turned(x, sin), vjp

@@ -8,6 +8,7 @@ from numba import float32, prange, void
 from autograd.backends.numba.activation import flatten, is_float32
 from autograd.backends.numba.building import compiled, inlined
 from autograd.backends.numba.formulas import ONE, ZERO, exp, f32, larger
+from autograd.backends.numba.halves import in_float32
 from autograd.backends.numba.launch import launch
 from autograd.ops.softmax import log_softmax, logsumexp, softmax
 
@@ -109,6 +110,7 @@ def accepts(x, axis=-1):
 
 
 @softmax.kernel("numba")
+@in_float32
 def softmax_kernel(x, *, axis=-1):
     if not accepts(x, axis):
         return NotImplemented
@@ -125,6 +127,7 @@ def softmax_kernel(x, *, axis=-1):
 
 
 @log_softmax.kernel("numba")
+@in_float32
 def log_softmax_kernel(x, *, axis=-1):
     if not accepts(x, axis):
         return NotImplemented
@@ -141,6 +144,7 @@ def log_softmax_kernel(x, *, axis=-1):
 
 
 @logsumexp.kernel("numba")
+@in_float32
 def logsumexp_kernel(x, *, axis=-1, keepdims=False):
     if not accepts(x, axis):
         return NotImplemented

@@ -38,10 +38,12 @@ def assert_near(a, b, what, floor=1e-30):
     assert np.abs(a - b).max(initial=0) <= RTOL * max(np.abs(b).max(initial=0), floor), what
 
 
+REQUIRED = {"dropout": {"seed": 3}, "cast": {"dtype": np.dtype(np.float16)}}  # options that cases leave out
+
+
 def compare(name, inputs, options):
     """Kernel and reference; returns whether the kernel ran."""
-    if name == "dropout":
-        options = options | {"seed": 3}
+    options = options | REQUIRED.get(name, {})
     expected = run(name, inputs, options)
     ag.kernels_used(reset=True)
     with ag.use_kernels("numba"):
@@ -56,7 +58,8 @@ def compare(name, inputs, options):
 @pytest.mark.parametrize("name", KERNELS)
 def test_kernels_equal_their_references_on_every_case(name):
     ran = [compare(name, case.cast("float32"), case.options) for case in CASES[name] if case.narrow]
-    assert sum(ran) >= len(ran) / 2, f"the kernel of {name} declined {len(ran) - sum(ran)} of {len(ran)} cases"
+    least = 1 if name == "add" else len(ran) / 2  # its kernel is for arrays that lie alike, most cases are not
+    assert sum(ran) >= least, f"the kernel of {name} declined {len(ran) - sum(ran)} of {len(ran)} cases"
 
 
 SIZES = [1, 31, 8191, 8192, 8193, 20_000]
@@ -134,7 +137,7 @@ def test_the_same_bits_from_run_to_run_and_on_one_thread(name):
         inputs, options = large(name, (1037, 67))
     else:
         case = max((case for case in CASES[name] if case.narrow), key=lambda case: sum(map(np.size, case.inputs)))
-        inputs, options = case.cast("float32"), case.options
+        inputs, options = case.cast("float32"), case.options | REQUIRED.get(name, {})
     with ag.use_kernels("numba"):
         first = run(name, inputs, options)
         with at_most(1):
@@ -281,14 +284,14 @@ def test_nan_in_is_nan_out(name):
     inputs[0] = inputs[0].copy()
     inputs[0][(0,) * inputs[0].ndim] = np.nan
     with ag.use_kernels("numba"):
-        assert np.isnan(run(name, inputs, case.options)[0]).any()
+        assert np.isnan(run(name, inputs, case.options | REQUIRED.get(name, {}))[0]).any()
 
 
 def test_what_a_kernel_does_not_do_falls_back_and_is_counted():
     ag.kernels_used(reset=True)
     with ag.use_kernels("numba"):
         ag.gelu(np.ones(3))  # float64
-        ag.gelu(np.ones(3, np.float16))
+        ag.gelu(np.ones(3, np.longdouble))
     assert ag.kernels_used()["gelu"] == {"numba declined": 2, "reference": 2}
 
 
@@ -346,13 +349,13 @@ import sys, warnings
 sys.path[:0] = ["tests/autograd", "tests/autograd/backends"]
 warnings.simplefilter("error")
 import numpy as np, autograd as ag
-from test_numba import CASES, FAMILIES, KERNELS, large, run
+from test_numba import CASES, FAMILIES, KERNELS, REQUIRED, large, run
 with ag.use_kernels("numba"):
     for name in KERNELS:
         for case in CASES[name]:
             if case.narrow and 0 not in map(np.size, case.inputs):
                 with np.errstate(all="ignore"):
-                    run(name, case.cast("float32"), case.options | ({"seed": 3} if name == "dropout" else {}))
+                    run(name, case.cast("float32"), case.options | REQUIRED.get(name, {}))
     for name in FAMILIES:
         run(name, *large(name, (1037, 67)))
 assert all(ag.kernels_used()[name]["numba"] for name in KERNELS)
