@@ -18,7 +18,7 @@ class Pretraining:
 
     def __init__(self, model, batches, config):
         self.model, self.batches, self.config = model, batches, config
-        model.activation_dtype = activation_dtype(config.precision)
+        model.activation_dtype = activation_dtype(config.precision, model.embedding.weight.dtype)
         model.recomputed_blocks = config.recomputed_blocks(model.config.num_hidden_layers)
         self.store = make_store(model, config)
         self.optimizer = make_optimizer(self.store, config)

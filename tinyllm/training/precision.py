@@ -1,13 +1,11 @@
 """Mixed precision: which dtype activations have, and the scale that keeps small float16 gradients from vanishing."""
 
-import math
-
 import numpy as np
 
 from tinyllm.errors import UserError
 
 
-def activation_dtype(precision):
+def activation_dtype(precision, weights=np.float32):
     """The dtype of activations and of the weights that products read; None for the weights' own.
 
     Weights themselves, their gradients and the optimizer's state stay in float32: an update of a thousandth of a weight
@@ -15,6 +13,8 @@ def activation_dtype(precision):
     """
     if precision == "fp32":
         return None
+    if weights != np.float32:
+        raise UserError(f"{precision} is for float32 weights, and this model's are {weights}; train them with fp32")
     if precision == "fp16":
         return np.dtype(np.float16)
     try:
@@ -22,6 +22,9 @@ def activation_dtype(precision):
     except ImportError:
         raise UserError('bf16 needs a NumPy with bfloat16: pip install "tinyllm[bf16]", or choose fp32') from None
     return np.dtype(ml_dtypes.bfloat16)
+
+
+LARGEST = float(np.finfo(np.float32).max)
 
 
 class LossScaler:
@@ -54,7 +57,7 @@ class LossScaler:
         self.good_steps += 1
         if self.good_steps == self.interval:
             grown = self.scale * self.growth
-            self.scale = grown if math.isfinite(np.float32(grown)) else self.scale
+            self.scale = grown if grown <= LARGEST else self.scale
             self.good_steps = 0
 
     def state(self):

@@ -175,9 +175,13 @@ def test_stop_ends_the_loop_between_steps():
         {"optimizer": "adafactor", "schedule": "constant"},
     ],
 )
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_stopping_and_going_on_is_bit_identical_to_going_through(changes, dtype):
-    config = dataclasses.replace(CONFIG, **changes)
+@pytest.mark.parametrize(
+    ("dtype", "precision"), [("float32", "fp32"), ("float64", "fp32"), ("float32", "fp16"), ("float32", "bf16")]
+)
+def test_stopping_and_going_on_is_bit_identical_to_going_through(changes, dtype, precision):
+    if precision == "bf16":
+        pytest.importorskip("ml_dtypes", reason="bfloat16 in NumPy needs ml_dtypes: the extra bf16")
+    config = dataclasses.replace(CONFIG, precision=precision, **changes)
     through, losses = make(config, dtype), []
     pretrain(through, after_step=lambda record: losses.append(record["loss_nats"]))
 
@@ -201,6 +205,8 @@ def test_stopping_and_going_on_is_bit_identical_to_going_through(changes, dtype)
         ({"steps": 0}, "steps must be at least 1, not 0"),
         ({"batch_size": 6, "accumulation": 4}, "batch_size 6 is not divisible by accumulation 4"),
         ({"optimizer": "adam"}, "optimizer must be one of adamw, sgd, .*, not 'adam'; did you mean 'adamw'"),
+        ({"precision": "fp8"}, "precision must be one of fp32, fp16, bf16, not 'fp8'"),
+        ({"precision": "bf61"}, "precision must be one of fp32, fp16, bf16, not 'bf61'; did you mean 'bf16'"),
         ({"learning_rate": -1.0}, "must not be negative"),
         ({"keep_checkpoints": 0}, "keep_checkpoints must be at least 1"),
     ],
