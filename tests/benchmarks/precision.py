@@ -158,9 +158,7 @@ def curve(text, precision, seed, steps):
 def compare_curves(text, steps, seeds):
     import autograd as ag
 
-    print(
-        f"shakespeare-char-cpu, {steps} steps: mean loss of the last {WINDOW} in nats; furthest from fp32 in any {WINDOW}"
-    )
+    print(f"shakespeare-char-cpu, {steps} steps: mean loss of {WINDOW} steps in nats, and how far from that of fp32")
     with ag.use_kernels("numba"):
         for seed in seeds:
             curves = {precision: curve(text, precision, seed, steps) for precision in OURS}

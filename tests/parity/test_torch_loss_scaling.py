@@ -5,6 +5,7 @@ overflow because the scale has grown too large, some are planted as infinite or 
 """
 
 import itertools
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -44,6 +45,8 @@ def in_float16(gradient, scale):
 
 class Recorded(Module):
     """A model whose loss has the recorded gradients, whatever its weights are."""
+
+    config = SimpleNamespace(num_hidden_layers=0)
 
     def __init__(self):
         matrix, vector = (ag.Tensor(array, requires_grad=True) for array in weights())

@@ -23,6 +23,7 @@ from tinyllm.training.machine import machine
 from tinyllm.training.memory import keep_freed_memory
 from tinyllm.training.metrics import SAMPLES, MetricsLog
 from tinyllm.training.parameter_groups import check_patterns
+from tinyllm.training.precision import activation_dtype
 from tinyllm.training.presets import preset as preset_named
 from tinyllm.training.progress import Silent, track
 from tinyllm.training.report import write_report
@@ -59,6 +60,7 @@ def begin_run(folder, preset, corpus, *, tokenizer=None, vocab_size=None, model=
     size = chosen.vocab_size if vocab_size is None else vocab_size
     # What does not fit together is refused before the long work begins.
     outline = chosen.model_config(max(size, 1), model)
+    activation_dtype(config.precision)
     if config.no_decay or config.learning_rate_factors:
         check_patterns(Decoder(outline), config)
     with undone_on_failure(folder) as lock:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip("numba")
+from autograd import kernels
 from autograd.backends.numba import blas, launch, threads
 
 
@@ -156,6 +157,34 @@ def test_products_of_every_layout_equal_numpys(M, N, K, accumulate):
             got = blas.product(a, b, out=out, accumulate=accumulate)
             assert got is out
             np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5 * K**0.5, err_msg=f"{a_layout}, {b_layout}")
+
+
+@pytest.mark.skipif(blas.library is None or not blas.library.bf16, reason="no library multiplies bfloat16 (MKL does)")
+@pytest.mark.parametrize("accumulate", [False, True])
+@pytest.mark.parametrize(("M", "N", "K"), [(65, 300, 129), (300, 65, 129), (64, 64, 65)])
+def test_the_librarys_products_of_bfloat16_are_added_up_in_float32(M, N, K, accumulate, monkeypatch):
+    """Near float64, from the same rounded numbers, as a float32 product is; not merely as bfloat16 could be."""
+    bfloat16 = pytest.importorskip("ml_dtypes").bfloat16
+    monkeypatch.setattr(blas, "native_bf16", True)
+    monkeypatch.setattr(blas, "widened", lambda x: pytest.fail("it was widened"))
+    random = np.random.default_rng(0)
+
+    def every_layout(n, m):
+        x, wide = (random.standard_normal((n, k), np.float32).astype(bfloat16) for k in (m, 2 * m))
+        return [x, np.asfortranarray(x), wide[:, m:], wide[:, ::2]]
+
+    for a in every_layout(M, K):
+        for b in every_layout(K, N):
+            out = random.standard_normal((M, N), np.float32)
+            before = out if accumulate else np.zeros_like(out)
+            expected = before.astype(np.float64) + a.astype(np.float64) @ b.astype(np.float64)
+            assert blas.product(a, b, out=out, accumulate=accumulate) is out
+            np.testing.assert_allclose(out, expected, rtol=1e-5, atol=1e-5 * K**0.5)
+
+
+def test_bfloat16_products_are_the_librarys_only_where_there_are_matrix_units():
+    assert blas.native_bf16 == (blas.has_matrix_units() and blas.proven(2))
+    assert kernels.setup("numba")["halves"].startswith("bfloat16 products in ")
 
 
 @pytest.mark.parametrize(

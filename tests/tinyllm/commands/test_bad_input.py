@@ -112,6 +112,8 @@ STEPS = ("--steps", "4", "--training.checkpoint-every", "2", "--training.evaluat
         ("--model.hidden-size 1e2", "--model.hidden-size takes a whole number, not '1e2'"),
         ("--steps 2.5", "--steps takes a whole number, not '2.5'"),
         ("--device gpu", "--device takes one of 'auto', 'cpu', 'cuda', not 'gpu'"),
+        ("--precision fp61", "precision must be one of fp32, fp16, bf16, not 'fp61'; did you mean 'fp16'?"),
+        ("--precision half", "precision must be one of fp32, fp16, bf16, not 'half'"),
         ("--kernels nmba", "--kernels nmba: no kernels named 'nmba' in this version; there are: reference"),
         ("--run text.txt", "text.txt is a file; a run needs a folder of its own"),
         ("--run text.txt/run", "text.txt/run: "),
@@ -143,6 +145,7 @@ def test_a_wrong_pretrain_leaves_everything_as_it_was(here, tiny_run, refused, w
         ("pretrain --resume --run text.txt", "text.txt is not a run folder: it is a file"),
         ("pretrain --resume --run .", ". is not a run folder: it has no config.json"),
         ("pretrain textbook --resume --seed 0", "--resume goes on as the run began; leave out --seed (--steps may"),
+        ("pretrain --resume --run r --precision bf16", "--resume goes on as the run began; leave out --precision (--s"),
         ("generate", "missing: --model PATH"),
         ("generate --model nowhere", "nowhere is not a run folder: it does not exist"),
         ("generate --model text.txt", "text.txt is not a run folder: it is a file"),
@@ -174,6 +177,11 @@ def test_a_file_that_may_not_be_read(here, tiny_run, capsys, monkeypatch):
 def test_a_device_that_is_not_there(here, tiny_run, refused, monkeypatch):
     monkeypatch.setitem(sys.modules, "cupy", None)
     refused([*tiny_run, "--device", "cuda"], '--device cuda: device "cuda" needs CuPy: pip install')
+
+
+def test_bf16_without_the_package_it_needs(tiny_run, refused, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ml_dtypes", None)
+    refused([*tiny_run, "--precision", "bf16"], 'bf16 needs a NumPy with bfloat16: pip install "tinyllm[bf16]", or c')
 
 
 def test_a_model_larger_than_the_memory(tiny_run, refused, monkeypatch):
