@@ -102,8 +102,8 @@ class Checkpoints:
     read-only) leaves those on disk as they were; `error` says why, and its copy is tried again with the next save.
     """
 
-    def __init__(self, folder, keep):
-        self.folder, self.keep = Path(folder), keep
+    def __init__(self, folder, keep, every=1):
+        self.folder, self.keep, self.every = Path(folder), keep, every
         self.error = None
         """Why something is not on disk: an OSError or DiskFull, or None."""
         self.unwritten = {}
@@ -161,6 +161,23 @@ class Checkpoints:
         self.rewind(step)
         return step
 
+    def go_back(self, training):
+        """After a spike: a Pretraining becomes what it was at its newest whole scheduled checkpoint, but for its data.
+
+        Whether and when the run was interrupted must not matter, so those that Ctrl-C made do not count, and what is
+        newer than the one it goes to is deleted. Returns False, with nothing done, where there is none.
+        """
+        self.wait()
+        found = checkpoints(self.folder)
+        checkpoint = next(filter(is_whole, reversed(scheduled(found, self.every))), None)
+        if checkpoint is None:
+            return False
+        training.roll_back(lambda: load_checkpoint(self.folder, training, checkpoint))
+        for later in found[found.index(checkpoint) + 1 :]:
+            remove_folder(later)
+        self.rewind(training.step)
+        return True
+
     def rewind(self, step):
         """Forget what a run has come to beyond `step`, from where it goes on: a best of then is none any more."""
         self.wait()
@@ -184,18 +201,25 @@ class Checkpoints:
         self.thread.shutdown(wait=True)
 
 
-def prune(folder, step, keep):
-    """Delete all checkpoints but the newest `keep`, and every best that is neither the newest nor that of one kept.
+def scheduled(found, every):
+    """Of these checkpoints those of steps divisible by `every`: the ones that an interruption did not make."""
+    return [path for path in found if step_of(path) % every == 0]
+
+
+def prune(folder, step, keep, every=1):
+    """Delete all checkpoints but the newest `keep` and the newest scheduled one, which a roll-back goes to; and every
+    best that is neither the newest nor that of one kept.
 
     step: of the newest. Later ones are damaged, or the run would have gone on from them: they do not count among those
     to keep.
     """
     known = [path for path in checkpoints(folder) if step_of(path) <= step]
+    kept = [path for path in known if path in known[-keep:] + scheduled(known, every)[-1:]]
     bests = checkpoints(folder, "best")
     needed = bests[-1:]
-    for path in known[-keep:]:  # a run that goes on from there must find what was its best then
+    for path in kept:  # a run that goes on from there must find what was its best then
         needed += [best for best in bests if step_of(best) <= step_of(path)][-1:]
-    for old in known[:-keep] + [best for best in bests if best not in needed]:
+    for old in [path for path in known if path not in kept] + [best for best in bests if best not in needed]:
         remove_folder(old)
 
 
@@ -219,12 +243,12 @@ def save_checkpoint(folder, training, keep):
     return Path(folder) / CHECKPOINTS / step_name(training.step)
 
 
-def load_checkpoint(folder, training):
-    """Continue from the newest whole checkpoint under `folder`. Returns the step it was made at.
+def load_checkpoint(folder, training, checkpoint=None):
+    """Continue from a checkpoint, the newest whole one under `folder` unless given. Returns the step it was made at.
 
     UserError if it is one of another model, optimizer or precision; nothing is changed then.
     """
-    checkpoint = newest_checkpoint(folder)
+    checkpoint = checkpoint or newest_checkpoint(folder)
     weights, arrays = read_arrays(checkpoint / WEIGHTS), read_arrays(checkpoint / OPTIMIZER)
     numbers = read_json(checkpoint / "state.json")
     try:

@@ -10,11 +10,13 @@ LEAST = {
     "steps": 1, "batch_size": 1, "accumulation": 1, "evaluate_every": 1, "evaluation_windows": 1, "sample_every": 1,
     "checkpoint_every": 1, "keep_checkpoints": 1, "sample_tokens": 0, "warmup_steps": 0, "seed": 0,
 }  # fmt: skip
+LEAST |= {"spike_window": 30, "most_skips": 1, "most_roll_backs": 1}
 CHOICES = {
     "precision": ("fp32", "fp16", "bf16"),
     "optimizer": ("adamw", "sgd", "lion", "muon", "adafactor"),
     "schedule": ("cosine", "linear", "constant", "wsd", "inverse_sqrt"),
     "adjust_lr": ("match_rms_adamw", "original"),
+    "on_spike": ("off", "warn", "skip", "roll-back"),
 }
 ENDLESS = ("constant", "inverse_sqrt")
 """Schedules that fall to no least learning rate."""
@@ -81,6 +83,17 @@ class TrainingConfig:
     """Other learning rates: a pattern on names of parameters and a factor, and so on; the first that matches counts."""
     clip: float = 1.0
     """Largest norm of the gradient; 0 for no clipping."""
+    on_spike: str = "warn"
+    """When a loss or gradient norm jumps: off, warn (record it), skip (leave out its batch) or roll-back (go back to
+    the newest checkpoint and leave out the data up to that batch)."""
+    spike_threshold: float = 8.0
+    """How many robust standard deviations above the steps before make a spike."""
+    spike_window: int = 100
+    """How many steps before are compared with."""
+    most_skips: int = 10
+    """After so many spikes in a row they are taken for a new level, and no longer skipped."""
+    most_roll_backs: int = 5
+    """The next spike after so many roll-backs ends the run."""
     evaluate_every: int = 250
     evaluation_windows: int = 100
     """How many windows of held-out text each evaluation on the way looks at; the last looks at all of it."""
@@ -104,6 +117,8 @@ class TrainingConfig:
         for name, value in rates.items():
             if not 0 <= value < math.inf:
                 raise UserError(f"{name} must not be negative, infinite or NaN; it was {value}")
+        if not 0 < self.spike_threshold < math.inf:
+            raise UserError(f"spike_threshold must be a number above 0 (8 is usual), not {self.spike_threshold}")
         for name in ("beta1", "beta2", "momentum"):
             if not 0 <= self.given(name, 0.0) < 1:
                 raise UserError(f"{name} must be in [0, 1), not {getattr(self, name)}")

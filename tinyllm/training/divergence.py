@@ -4,20 +4,48 @@ import contextlib
 
 import autograd as ag
 from tinyllm.errors import UserError
+from tinyllm.training.spikes import described
+
+SETTINGS = (
+    "a lower learning rate (--training.learning-rate), a longer warm-up (--training.warmup-steps) "
+    "or a smaller clip (--training.clip)"
+)
 
 
 class Diverged(UserError):
     """The loss or its gradient is no longer a number. The weights are still those before the step.
 
-    step: the one that failed. cause: the NonFinite that `ag.debug.first_nan` raised, or a sentence.
+    step: the one that failed. cause: the NonFinite that `ag.debug.first_nan` raised, or a sentence. record: what was
+    measured of the step.
     """
 
-    def __init__(self, step, cause):
-        self.step, self.cause = step, cause
+    def __init__(self, step, cause, record=None):
+        self.step, self.cause, self.record = step, cause, record or {"first_nan": findings(cause)}
         super().__init__(
             f"step {step} came to no number, so training stopped before its update; the weights and the newest "
             f"checkpoint are those from before. {sentence(cause)} {advice(cause)}"
         )
+
+
+class TooManySpikes(Diverged):
+    """A spike after as many roll-backs as are allowed: other data did not help."""
+
+    def __init__(self, step, roll_backs, record):
+        self.step, self.cause, self.record = step, described(record["spike"]), record
+        times = "once" if roll_backs == 1 else f"{roll_backs} times"
+        UserError.__init__(
+            self,
+            f"step {step} is a spike ({self.cause}), and the run has gone back {times} already, so training stopped "
+            f"before its update: it is not the data. Begin again in another run folder with {SETTINGS}. With "
+            "--training.on-spike skip it would leave such batches out and go on.",
+        )
+
+
+def findings(cause):
+    """The cause as fields of a record."""
+    if isinstance(cause, ag.debug.NonFinite):
+        return {"op": cause.op, "phase": cause.phase, "layer": cause.path}
+    return {"cause": str(cause)}
 
 
 def sentence(cause):
@@ -28,15 +56,11 @@ def sentence(cause):
 
 def advice(cause):
     """What to try."""
-    settings = (
-        "a lower learning rate (--training.learning-rate), a longer warm-up (--training.warmup-steps) "
-        "or a smaller clip (--training.clip)"
-    )
     if "already when it came in" in str(cause):
         return (
-            f"An earlier update overflowed, or the data is broken: go back to a checkpoint before it, with {settings}."
+            f"An earlier update overflowed, or the data is broken: go back to a checkpoint before it, with {SETTINGS}."
         )
-    return f"Begin again in another run folder with {settings}."
+    return f"Begin again in another run folder with {SETTINGS}."
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ from tinyllm.formats.run_folders import checkpoints, is_separated, is_whole
 from tinyllm.generation import generate, prompt_ids, stop_ids
 from tinyllm.training.metrics import comparable_loss
 from tinyllm.training.presets import preset as preset_named
+from tinyllm.training.spikes import happened
 
 PATIENCE_SECONDS = 60
 """How long a run that is over waits for a disk that takes nothing."""
@@ -38,6 +39,8 @@ class Journal:
         self.metrics.append({"step": step, "split": "train", **record, "seconds": self.seconds()})
         self.display.update(step, record["loss_nats"], record["tokens_per_second"])
         self.tell()
+        if "spike" in record:
+            self.display.note(happened(record))
         if step == config.steps:
             return
         if step % config.evaluate_every == 0:
@@ -54,6 +57,27 @@ class Journal:
         self.owed = bool(self.metrics.error or self.samples.error)
         if not self.owed:
             self.checkpoints.save(self.run.training)
+
+    def roll_back(self, record):
+        """After a spike: back to the newest checkpoint of the schedule. False if there is none."""
+        training = self.run.training
+        if not self.checkpoints.go_back(training):
+            return False
+        self.samples.rewind(training.step)
+        event = {
+            **record,
+            "split": "roll-back",
+            "number": training.spikes.roll_backs,
+            "to_step": training.step,
+            "seconds": self.seconds(),
+        }
+        self.metrics.append(event)
+        self.display.note(happened(event))
+        return True
+
+    def diverged(self, error):
+        """The step that ended the run, into metrics.jsonl."""
+        self.metrics.append({"step": error.step, "split": "diverged", **error.record, "seconds": self.seconds()})
 
     def evaluate(self, whole=False):
         """Loss on held-out text, on its first windows or on all of it."""

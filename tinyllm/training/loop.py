@@ -7,14 +7,15 @@ import numpy as np
 
 from autograd.arrays import xp_of
 from tinyllm.data.batches import IGNORED
-from tinyllm.training.divergence import Diverged, first_cause
+from tinyllm.training.divergence import Diverged, TooManySpikes, findings, first_cause
 from tinyllm.training.optimizers import make_optimizer, make_store
 from tinyllm.training.precision import LossScaler, activation_dtype
 from tinyllm.training.schedules import learning_rate
+from tinyllm.training.spikes import SpikeMonitor
 
 
 class Pretraining:
-    """Everything that a step changes: the parameters, the optimizer, the loss scale, how many steps are done."""
+    """Everything that a step changes: parameters, optimizer, loss scale, usual losses, how many steps are done."""
 
     def __init__(self, model, batches, config):
         self.model, self.batches, self.config = model, batches, config
@@ -23,6 +24,8 @@ class Pretraining:
         self.store = make_store(model, config)
         self.optimizer = make_optimizer(self.store, config)
         self.scaler = LossScaler(active=config.precision == "fp16")
+        watches = config.on_spike != "off"
+        self.spikes = SpikeMonitor(config.spike_threshold, config.spike_window, config.most_skips, active=watches)
         self.step = 0
 
     def state(self):
@@ -30,33 +33,53 @@ class Pretraining:
         arrays, numbers = self.optimizer.state()
         position = self.batches.position
         scaling = {"loss_scaling": self.scaler.state()} if self.scaler.active else {}
-        return arrays, {"step": self.step, "batch_position": position, "optimizer": numbers, **scaling}
+        spikes = {"spikes": self.spikes.state()}
+        return arrays, {"step": self.step, "batch_position": position, "optimizer": numbers, **scaling, **spikes}
 
     def load_state(self, arrays, numbers):
         self.optimizer.load_state(arrays, numbers["optimizer"])
         self.batches.position = int(numbers["batch_position"])
         if self.scaler.active:
             self.scaler.load_state(numbers["loss_scaling"])
+        if "spikes" in numbers:  # older checkpoints have none
+            self.spikes.load_state(numbers["spikes"])
         self.step = int(numbers["step"])
 
+    def roll_back(self, load):
+        """Become what load() reads from an earlier checkpoint, but stay behind the data seen so far (Chowdhery et al.
+        2022, section 5.1), and count it: the batch that spiked is not met again."""
+        position, roll_backs = self.batches.position, self.spikes.roll_backs
+        load()
+        self.batches.position, self.spikes.roll_backs = position, roll_backs + 1
 
-def pretrain(training, *, after_step=lambda metrics: None, stop=lambda: False):
+
+def pretrain(training, *, after_step=lambda metrics: None, roll_back=lambda metrics: False, stop=lambda: False):
     """Train until `training.config.steps` steps are done or `stop()` says so.
 
     training: a Pretraining, fresh or with a loaded state. after_step(metrics) is called after every step with a dict:
     step (done so far), loss_nats (mean over the batch, before the update), learning_rate, gradient_norm (before
-    clipping), tokens_per_second; with loss scaling loss_scale; and skipped, the reason, where there was no update.
+    clipping), tokens_per_second; with loss scaling loss_scale; of a spike what the monitor says of it; skipped, the
+    reason, where there was no update; first_nan, the op that broke, where the loss is no number.
 
-    Raises Diverged before the first update that would not be finite. The step is then computed once more, watched, so
-    that the error names the op that broke.
+    roll_back(metrics) is called where the config asks to go back after a spike. It makes `training` what it was at a
+    checkpoint (`Pretraining.roll_back`) and returns True; or it returns False, and the batch is only skipped.
+
+    Raises Diverged before the first update that would not be finite, unless the config asks to leave such batches out,
+    and after too many roll-backs. A step that comes to no number is computed once more, watched, to name that op.
     """
-    while training.step < training.config.steps and not stop():
+    config = training.config
+    while training.step < config.steps and not stop():
         started = time.perf_counter()
-        training.optimizer.learning_rate = learning_rate(training.config, training.step)
+        training.optimizer.learning_rate = learning_rate(config, training.step)
         record, targets = one_step(training)
-        training.step += 1
         seconds = time.perf_counter() - started
-        after_step({"step": training.step, **record, "tokens_per_second": targets / seconds})
+        metrics = {"step": training.step + 1, **record, "tokens_per_second": targets / seconds}
+        if config.on_spike == "roll-back" and metrics.get("skipped") == "spike":
+            if roll_back(metrics):
+                continue
+            metrics["no_roll_back"] = "there is no checkpoint to go back to yet"
+        training.step += 1
+        after_step(metrics)
 
 
 def one_step(training):
@@ -79,17 +102,49 @@ def one_step(training):
     if scaler.active:
         record["loss_scale"] = scaler.scale
 
-    overflow = scaler.active and not math.isfinite(norm) and not store.is_finite()
-    if overflow and scaler.scale >= 1:
-        record["skipped"] = "overflow"
-        store.zero()
-    elif not math.isfinite(norm):
-        raise Diverged(training.step + 1, first_cause(training, compute))
-    else:
+    spike = training.spikes.judge(loss, norm)
+    verdict = decide(training, spike, loss, norm)
+    if verdict != "overflow" and spike:
+        record["spike"] = spike
+    if not math.isfinite(loss) or (verdict != "overflow" and not math.isfinite(norm)):
+        cause = first_cause(training, compute)
+        record["first_nan"] = findings(cause)
+        if verdict == "stop":
+            raise Diverged(training.step + 1, cause, record)
+    if verdict == "stop":
+        raise TooManySpikes(training.step + 1, training.spikes.roll_backs, record)
+
+    if verdict == "follow":
         store.clip(config.clip or math.inf, norm)
         training.optimizer.step()
-    scaler.update(overflow)
+    else:
+        record["skipped"] = verdict
+        store.zero()
+    if verdict != "spike":
+        scaler.update(verdict == "overflow")
+    if verdict != "overflow":
+        training.spikes.learn(spike, loss, norm)
     return record, targets.size
+
+
+def decide(training, spike, loss, norm):
+    """What becomes of a gradient: "follow" it, leave it out as an "overflow" or a "spike", or "stop".
+
+    spike: what the monitor said. Too large a loss scale is no spike: the scaler mends it. What is no number is followed
+    under no policy; a spike that is one, by "skip" and "roll-back" only until there are too many.
+    """
+    config, scaler, spikes = training.config, training.scaler, training.spikes
+    leaves_out = config.on_spike in ("skip", "roll-back")
+    overflow = scaler.active and scaler.scale >= 1 and not math.isfinite(norm) and not training.store.is_finite()
+    if overflow and (math.isfinite(loss) or not leaves_out):
+        return "overflow"
+    if not spike or "new_level" in spike:
+        return "follow"
+    if spike["z"] is None and not (leaves_out and spikes.in_a_row < config.most_skips):
+        return "stop"
+    if config.on_spike == "roll-back" and spikes.roll_backs >= config.most_roll_backs:
+        return "stop"
+    return "spike" if leaves_out else "follow"
 
 
 def accumulate(model, inputs, targets, config, first_sample, loss_scale=1.0):

@@ -1,5 +1,6 @@
 """A run's measurements on disk: one JSON object a line, readable at any moment, exact to resume."""
 
+import itertools
 import json
 import math
 from pathlib import Path
@@ -66,10 +67,16 @@ class MetricsLog:
         """All whole lines with their ends, as bytes."""
         return whole_lines(self.path.read_bytes() + self.pending).splitlines(keepends=True)
 
-    def rewind(self, step):
-        """Drop all records beyond `step`, atomically: the run resumes from there and will write them again."""
+    def rewind(self, step, roll_backs=0):
+        """Drop all records beyond `step` after so many roll-backs, atomically: the run resumes from there and will
+        write them again."""
         lines = self.lines()
-        kept = [line for number, line in enumerate(lines, 1) if parse(line, self.path, number)["step"] <= step]
+        kept, seen = [], 0
+        for number, line in enumerate(lines, 1):
+            record = parse(line, self.path, number)
+            if seen < roll_backs or (seen == roll_backs and record["step"] <= step and not is_roll_back(record)):
+                kept.append(line)
+            seen += is_roll_back(record)
         if len(kept) < len(lines):
             self.close()
             try:
@@ -90,7 +97,15 @@ class MetricsLog:
 
 
 def read_metrics(folder, name=METRICS):
-    """All records of a run folder, in the order they were written; none if the file is not there yet.
+    """The records of a run folder, in the order they were written; none if the file is not there yet.
+
+    What a roll-back took back is left out, so that no step comes twice; `read_all_metrics` has it.
+    """
+    return told(read_all_metrics(folder, name))[0]
+
+
+def read_all_metrics(folder, name=METRICS):
+    """All records, also those that a later roll-back took back.
 
     A line counts once its end was written, so the torn last line of a killed process is passed over. Any other line
     that is not a record raises UserError naming it.
@@ -102,6 +117,26 @@ def read_metrics(folder, name=METRICS):
         return []
     lines = whole_lines(path.read_bytes()).split(b"\n")[:-1]
     return [parse(line, path, number) for number, line in enumerate(lines, 1)]
+
+
+def told(records):
+    """(the run as it stands, what roll-backs took back), two lists of records.
+
+    A roll-back is a record: {"step": 620, "split": "roll-back", "to_step": 500} takes back what was written before it
+    of steps beyond 500, but for earlier roll-backs.
+    """
+    standing, taken_back = [], []
+    for record in records:
+        if is_roll_back(record):
+            stays = [is_roll_back(earlier) or earlier["step"] <= record["to_step"] for earlier in standing]
+            taken_back += [earlier for earlier, stay in zip(standing, stays, strict=True) if not stay]
+            standing = list(itertools.compress(standing, stays))
+        standing.append(record)
+    return standing, taken_back
+
+
+def is_roll_back(record):
+    return record.get("split") == "roll-back"
 
 
 def is_finite(value):

@@ -261,7 +261,7 @@ def complete(run, display=None, debug=False):
     debug: watch every op for the first NaN and for overwritten arrays. Returns the final validation metrics, or None if
     Ctrl-C stopped it (a checkpoint is then saved).
     """
-    display, training = display or Silent(), run.training
+    display, training, config = display or Silent(), run.training, run.training.config
     keep_freed_memory()
     with contextlib.ExitStack() as stack:
         stack.callback(run.lock.release)
@@ -269,27 +269,29 @@ def complete(run, display=None, debug=False):
         clear_leftovers(run.folder)
         metrics = stack.enter_context(MetricsLog(run.folder))
         samples = stack.enter_context(MetricsLog(run.folder, SAMPLES))
-        saving = stack.enter_context(Checkpoints(run.folder, training.config.keep_checkpoints))
+        saving = stack.enter_context(Checkpoints(run.folder, config.keep_checkpoints, config.checkpoint_every))
         stack.enter_context(display)
         stopping = stack.enter_context(stop_on_signals())
-        for made_on_the_way in (metrics, samples, saving):
+        metrics.rewind(training.step, training.spikes.roll_backs)
+        for made_on_the_way in (samples, saving):
             made_on_the_way.rewind(training.step)
         journal = Journal(run, metrics, samples, saving, display)
         measure_recomputation(run)
-        display.start(training.config.steps, training.step)
+        display.start(config.steps, training.step)
         if training.step == 0:
             journal.sample()
         try:
             with watched(training) if debug else contextlib.nullcontext():
-                pretrain(training, after_step=journal.after_step, stop=stopping.is_set)
-        except Diverged:
+                pretrain(training, after_step=journal.after_step, roll_back=journal.roll_back, stop=stopping.is_set)
+        except Diverged as error:
+            journal.diverged(error)
             saving.wait()
             write_report(run.folder)  # there it is needed most
             raise
         if stopping.is_set():
             display.note("stopping after this step: saving")
         journal.save()
-        result = None if training.step < training.config.steps else journal.final()
+        result = None if training.step < config.steps else journal.final()
         journal.settle()
     write_report(run.folder)
     return result

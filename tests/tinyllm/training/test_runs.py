@@ -128,8 +128,8 @@ def stop_after(monkeypatch, steps):
     """Make runs.pretrain stop as if Ctrl-C had come after so many steps."""
     full = runs.pretrain
 
-    def interrupted(training, *, after_step, stop):
-        full(training, after_step=after_step, stop=lambda: training.step >= steps)
+    def interrupted(training, **options):
+        full(training, **options | {"stop": lambda: training.step >= steps})
 
     monkeypatch.setattr(runs, "pretrain", interrupted)
 
@@ -154,9 +154,9 @@ def test_a_run_killed_after_its_last_checkpoint_repeats_the_lost_steps(tmp_path,
     complete(begin(tmp_path / "through", corpus))
     run = begin(tmp_path / "killed", corpus)
 
-    def killed(training, *, after_step, stop):
+    def killed(training, **options):
         for _ in range(5):
-            runs_pretrain(training, after_step=after_step, stop=lambda start=training.step: training.step > start)
+            runs_pretrain(training, **options | {"stop": lambda start=training.step: training.step > start})
         raise SystemExit("killed")
 
     runs_pretrain = runs.pretrain
@@ -229,10 +229,10 @@ def test_a_run_that_overflows_leaves_its_report_and_its_last_good_checkpoint(tmp
     run = begin(tmp_path / "run", corpus)
     full = runs.pretrain
 
-    def poisoned(training, *, after_step, stop):
-        full(training, after_step=after_step, stop=lambda: training.step >= 4)
+    def poisoned(training, **options):
+        full(training, **options | {"stop": lambda: training.step >= 4})
         training.store.values[...] = np.nan
-        full(training, after_step=after_step, stop=stop)
+        full(training, **options)
 
     monkeypatch.setattr(runs, "pretrain", poisoned)
     with pytest.raises(UserError, match="step 5 came to no number"):
