@@ -111,7 +111,7 @@ def one_step(training):
         record["first_nan"] = findings(cause)
         if verdict == "stop":
             raise Diverged(training.step + 1, cause, record)
-    if verdict == "stop":
+    if verdict == "give up":
         raise TooManySpikes(training.step + 1, training.spikes.roll_backs, record)
 
     if verdict == "follow":
@@ -128,10 +128,11 @@ def one_step(training):
 
 
 def decide(training, spike, loss, norm):
-    """What becomes of a gradient: "follow" it, leave it out as an "overflow" or a "spike", or "stop".
+    """What becomes of a gradient: "follow" it, leave it out as an "overflow" or a "spike"; or "stop", or "give up".
 
-    spike: what the monitor said. Too large a loss scale is no spike: the scaler mends it. What is no number is followed
-    under no policy; a spike that is one, by "skip" and "roll-back" only until there are too many.
+    spike: what the monitor said. A loss scale too large is no spike: the scaler mends it. What is no number is never
+    followed. A run stops where it is not to be left out either, or comes too often in a row; it gives up after too many
+    roll-backs.
     """
     config, scaler, spikes = training.config, training.scaler, training.spikes
     leaves_out = config.on_spike in ("skip", "roll-back")
@@ -140,9 +141,9 @@ def decide(training, spike, loss, norm):
         return "overflow"
     if not spike or "new_level" in spike:
         return "follow"
-    if spike["z"] is None and not (leaves_out and spikes.in_a_row < config.most_skips):
-        return "stop"
     if config.on_spike == "roll-back" and spikes.roll_backs >= config.most_roll_backs:
+        return "give up"
+    if spike["z"] is None and not (leaves_out and spikes.in_a_row < config.most_skips):
         return "stop"
     return "spike" if leaves_out else "follow"
 
