@@ -10,7 +10,7 @@ LEAST = {
     "steps": 1, "batch_size": 1, "accumulation": 1, "evaluate_every": 1, "evaluation_windows": 1, "sample_every": 1,
     "checkpoint_every": 1, "keep_checkpoints": 1, "sample_tokens": 0, "warmup_steps": 0, "seed": 0,
 }  # fmt: skip
-LEAST |= {"spike_window": 30, "most_skips": 1, "most_roll_backs": 1}
+LEAST |= {"spike_window": 45, "most_skips": 1, "most_roll_backs": 1}
 CHOICES = {
     "precision": ("fp32", "fp16", "bf16"),
     "optimizer": ("adamw", "sgd", "lion", "muon", "adafactor"),

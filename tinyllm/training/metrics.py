@@ -123,13 +123,14 @@ def told(records):
     """(the run as it stands, what roll-backs took back), two lists of records.
 
     A roll-back is a record: {"step": 620, "split": "roll-back", "to_step": 500} takes back what was written before it
-    of steps beyond 500, but for earlier roll-backs.
+    of steps beyond 500, but for earlier roll-backs. It stands, and is the last of what it took back: the step that
+    spiked.
     """
     standing, taken_back = [], []
     for record in records:
         if is_roll_back(record):
             stays = [is_roll_back(earlier) or earlier["step"] <= record["to_step"] for earlier in standing]
-            taken_back += [earlier for earlier, stay in zip(standing, stays, strict=True) if not stay]
+            taken_back += [earlier for earlier, stay in zip(standing, stays, strict=True) if not stay] + [record]
             standing = list(itertools.compress(standing, stays))
         standing.append(record)
     return standing, taken_back

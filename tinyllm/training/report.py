@@ -10,10 +10,11 @@ import numpy as np
 
 from tinyllm.files import atomic_write, read_json
 from tinyllm.training.inspection import RECOMPUTATION
-from tinyllm.training.metrics import SAMPLES, comparable_loss, is_finite, read_metrics
+from tinyllm.training.metrics import SAMPLES, comparable_loss, is_finite, read_all_metrics, read_metrics, told
 from tinyllm.training.progress import printable
 from tinyllm.training.report_curves import curves, finite
 from tinyllm.training.report_page import PAGE, STYLE, escape
+from tinyllm.training.report_spikes import spikes
 
 BASELINES = {
     "unigram": ("Unigram", "how often each token occurs"),
@@ -46,6 +47,7 @@ def write_report(run_folder):
         baselines=baselines(run),
         expectation=expectation(run),
         curves=curves(run),
+        spikes=spikes(run),
         samples=samples(run),
         originality=originality(run),
         commands=commands(run),
@@ -60,7 +62,10 @@ def write_report(run_folder):
 
 @dataclass(frozen=True)
 class Run:
-    """What a run folder holds. train, validation: records of metrics.jsonl; samples: records of samples.jsonl."""
+    """What a run folder holds. train, validation: records of metrics.jsonl; samples: records of samples.jsonl.
+
+    taken_back: steps that roll-backs took back. spikes: records of any kind that have one.
+    """
 
     folder: Path
     config: dict
@@ -69,6 +74,8 @@ class Run:
     samples: list
     summary: dict
     recomputation: dict
+    taken_back: list
+    spikes: list
 
     def part(self, name):
         """One part of config.json; empty if it is missing."""
@@ -116,7 +123,8 @@ class Run:
 
 
 def read_run(folder):
-    records = read_metrics(folder)
+    everything = read_all_metrics(folder)
+    records, taken_back = told(everything)
     return Run(
         folder,
         read_json(folder / "config.json"),
@@ -124,6 +132,8 @@ def read_run(folder):
         [record for record in records if record.get("split") == "validation"],
         read_metrics(folder, SAMPLES),
         *(read_json(path) if path.exists() else {} for path in (folder / "summary.json", folder / RECOMPUTATION)),
+        [record for record in taken_back if record.get("split") in ("train", "roll-back")],
+        [record for record in everything if "spike" in record],
     )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from tinyllm.training.metrics import is_finite
 from tinyllm.training.report_page import escape
+from tinyllm.training.spikes import FLOORS
 
 
 @dataclass(frozen=True)
@@ -51,13 +52,24 @@ def curves(run):
             lines["held out"] = finite(run.validation, chart.field)
         lines = {name: line for name, line in lines.items() if len(line[0]) > 1}
         if lines:
-            figures.append(
-                f"<figure>{draw(chart, lines)}<figcaption><b>{chart.title}</b> {chart.reading}</figcaption></figure>"
-            )
+            watched = chart.field in FLOORS
+            lines |= taken_back(run, chart.field) if watched else {}
+            spikes = [record["step"] for record in run.spikes] if watched else []
+            picture = draw(chart, lines, spikes)
+            figures.append(f"<figure>{picture}<figcaption><b>{chart.title}</b> {chart.reading}</figcaption></figure>")
     if not figures:
         return '<p class="missing">Too few measurements for curves.</p>'
     remark = "Lines of training are running means; the shade spans the lowest and the highest batch."
     return f'<div class="figures">{"".join(figures)}</div><p class="remark">{remark}</p>'
+
+
+def taken_back(run, field):
+    """{"taken back": (steps, values)}, with NaN between what different roll-backs took back; {} without any."""
+    steps, values = finite(run.taken_back, field)
+    if len(steps) < 2:
+        return {}
+    breaks = np.flatnonzero(np.diff(steps) != 1) + 1
+    return {"taken back": (np.insert(steps, breaks, steps[breaks]), np.insert(values, breaks, np.nan))}
 
 
 def finite(records, field):
@@ -92,8 +104,9 @@ MATPLOTLIB = {
 }
 
 
-def draw(chart, lines):
-    """The chart as an inline SVG. lines: name -> (steps, values), "training" or "held out"."""
+def draw(chart, lines, spikes=()):
+    """The chart as an inline SVG. lines: name -> (steps, values), "training", "held out" or "taken back"; spikes: steps
+    to mark."""
     import matplotlib.style
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -110,14 +123,20 @@ def draw(chart, lines):
             axes.plot(steps, mean if chart.smooth else high, color="#000004", linewidth=1.6, label="training")
         if "held out" in lines:
             axes.plot(*lines["held out"], color="#000005", linewidth=1.6, marker="o", markersize=3, label="held out")
+        if "taken back" in lines:
+            axes.plot(*lines["taken back"], color="#000002", linewidth=0.9, linestyle="--", label="taken back")
+        if len(spikes):
+            above = axes.get_xaxis_transform()  # at the upper edge, whatever the value: it may be no number
+            at = np.ones(len(spikes))
+            axes.plot(spikes, at, "v", transform=above, color="#000005", markersize=5, clip_on=False, label="spike")
         values = np.concatenate([values for _, values in lines.values()])
-        if values.min() > 0 and values.max() > 50 * values.min() and chart.smooth:
+        if np.nanmin(values) > 0 and np.nanmax(values) > 50 * np.nanmin(values) and chart.smooth:
             axes.set_yscale("log")
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=[1, 2, 5, 10]))
         axes.set(xlabel="step", ylabel=chart.unit)
-        if len(lines) > 1:
+        if len(lines) > 1 or len(spikes):
             axes.legend()
         file = io.StringIO()
         nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))  # else it names a time and a web address
@@ -145,7 +164,7 @@ def description(chart, lines):
     """The chart in words, for those who cannot see it."""
     parts = [
         f"{name} from {values[0]:,.4g} at step {steps[0]:,} to {values[-1]:,.4g} at step {steps[-1]:,}, "
-        f"lowest {values.min():,.4g}, highest {values.max():,.4g}"
+        f"lowest {np.nanmin(values):,.4g}, highest {np.nanmax(values):,.4g}"
         for name, (steps, values) in lines.items()
     ]
     unit = f" in {chart.unit}" if chart.unit else ""

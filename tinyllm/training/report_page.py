@@ -72,6 +72,10 @@ th, td { padding: .35rem 0; text-align: left; vertical-align: top; font-weight: 
                background: var(--accent); }
 .figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 22rem), 1fr)); gap: 2rem 1.75rem; }
 .figures + .remark { margin-top: 1.25rem; }
+.spikes { margin-top: 1.75rem; }
+.spikes th, .spikes td { padding-right: 1rem; font-variant-numeric: tabular-nums; }
+.spikes tr + tr > *, .spikes tbody > * > * { border-top: 1px solid var(--rule); }
+.spikes small { display: block; }
 .figures figcaption { margin-top: .25rem; }
 .figures b { color: var(--ink); font-weight: 600; }
 svg { display: block; width: 100%; height: auto; }
@@ -139,6 +143,7 @@ $expectation
 <section>
 <h2>How it learned</h2>
 $curves
+$spikes
 </section>
 
 <section>

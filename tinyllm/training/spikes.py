@@ -8,8 +8,8 @@ from numpy.lib.stride_tricks import sliding_window_view
 NEIGHBOURS = 15
 """The level of a step is the median of so many steps before it: few enough to follow a loss that falls quickly."""
 
-LEAST_STEPS = 2 * NEIGHBOURS
-"""Nothing is judged before so many steps are known."""
+LEAST_STEPS = 3 * NEIGHBOURS
+"""Nothing is judged before so many steps are known: the spread of a few jumps is too uncertain."""
 
 FLOORS = {"loss_nats": 0.02, "gradient_norm": 0.1}
 """The least standard deviation, in nats and, of the norm's logarithm, 1 (0.1 is a tenth of the norm): where all steps
@@ -107,7 +107,7 @@ def robust_z(value, others, floor):
 def described(spike):
     """A spike in words: "gradient norm 14.2 standard deviations up"."""
     name = {"loss_nats": "loss", "gradient_norm": "gradient norm"}[spike["of"]]
-    return f"{name} no number" if spike["z"] is None else f"{name} {spike['z']:.1f} standard deviations up"
+    return f"{name} not a number" if spike["z"] is None else f"{name} {spike['z']:.1f} standard deviations up"
 
 
 def happened(record):

@@ -7,7 +7,7 @@ import pytest
 
 from tinyllm.errors import UserError
 from tinyllm.files import DiskFull
-from tinyllm.training.metrics import SAMPLES, MetricsLog, read_metrics
+from tinyllm.training.metrics import SAMPLES, MetricsLog, read_all_metrics, read_metrics, told
 
 
 def strict(line):
@@ -152,3 +152,20 @@ def test_samples_are_kept_the_same_way(tmp_path):
         log.append({"step": 9, "prompt": "", "text": ""})
         log.rewind(0)
     assert read_metrics(tmp_path, SAMPLES) == [{"step": 0, "prompt": "", "text": text}]
+
+
+def test_what_a_roll_back_took_back_is_left_out_and_can_be_read(tmp_path):
+    lines = [("train", 1), ("train", 2), ("train", 3), ("roll-back", 4), ("train", 2), ("train", 3), ("train", 4)]
+    with MetricsLog(tmp_path) as log:
+        for split, step in lines:
+            log.append({"step": step, "split": split} | ({"to_step": 1} if split == "roll-back" else {}))
+    assert [(r["split"], r["step"]) for r in read_all_metrics(tmp_path)] == lines
+    standing, taken_back = told(read_all_metrics(tmp_path))
+    assert standing == read_metrics(tmp_path)
+    assert [(r["split"], r["step"]) for r in standing] == [lines[0], *lines[3:]]
+    assert [(r["split"], r["step"]) for r in taken_back] == lines[1:4]
+    with MetricsLog(tmp_path) as log:
+        log.rewind(3, roll_backs=1)  # of a checkpoint after it
+        assert [(r["split"], r["step"]) for r in read_all_metrics(tmp_path)] == lines[:6]
+        log.rewind(2, roll_backs=0)  # of one before it
+        assert [(r["split"], r["step"]) for r in read_all_metrics(tmp_path)] == lines[:2]

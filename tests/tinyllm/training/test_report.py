@@ -383,3 +383,46 @@ def test_quantities():
     ]
     assert [quantity(x) for x in (None, 99_999, 1_234_567)] == [None, "99,999", "1.23 million"]
     assert [megabytes(x) for x in (None, 900, 22_345_678)] == [None, "900 bytes", "22.35 MB"]
+
+
+def test_spikes_are_marked_and_told(tmp_path):
+    folder = a_run(tmp_path / "run", steps=20)
+    nan = {"op": "linear", "phase": "forward", "layer": "blocks.3.attention.query"}
+    spikes = [
+        {"step": 21, "split": "train", "loss_nats": 5.0, "spike": {"of": "loss_nats", "z": 9.25}},
+        {"step": 22, "split": "train", "spike": {"of": "gradient_norm", "z": 14.2}, "skipped": "spike"},
+        {"step": 23, "split": "roll-back", "to_step": 10, "spike": {"of": "loss_nats", "z": None}, "first_nan": nan},
+    ]
+    with MetricsLog(folder) as log:
+        for record in spikes:
+            log.append(record)
+        for step in range(11, 16):
+            log.append({"step": step, "split": "train", "loss_nats": 3.0, "gradient_norm": 1.0})
+    page = page_of(folder)
+    text = " ".join(page.text.split())
+    rows = [
+        "21</th><td>loss 9.2 standard deviations up</td><td>followed</td>",
+        "22</th><td>gradient norm 14.2 standard deviations up</td><td>skipped</td>",
+        "23</th><td>loss not a number <small>first in linear of blocks.3.attention.query, forward</small></td>"
+        "<td>back to step 10, on the data after it</td>",
+    ]
+    html = (folder / "report.html").read_text(encoding="utf-8")
+    assert [row for row in rows if row not in html] == []
+    assert "15 of 40" in text  # what was taken back does not count
+    assert text.count("taken back") == 2  # on the curves of loss and gradient norm
+    described = next(value for name, value in page.attributes if name == "aria-label" and value.startswith("Loss"))
+    assert "taken back from 2.663 at step 11 to 5 at step 21" in described
+
+
+def test_a_long_list_of_spikes_is_cut(tmp_path):
+    folder = a_run(tmp_path / "run", steps=2)
+    with MetricsLog(folder) as log:
+        for step in range(3, 28):
+            log.append({"step": step, "split": "train", "loss_nats": 5.0, "spike": {"of": "loss_nats", "z": 9.0}})
+    text = " ".join(page_of(folder).text.split())
+    assert text.count("standard deviations up") == 20
+    assert "5 more are in metrics.jsonl" in text
+
+
+def test_a_run_without_spikes_has_no_table_of_them(run):
+    assert "pikes of the loss" not in page_of(run).text

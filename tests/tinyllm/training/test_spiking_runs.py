@@ -127,7 +127,7 @@ def test_a_run_goes_back_and_tells_so_once(tmp_path, corpus, bad_batches):
         "back to step 12, on the data after this batch",
         "back to step 12, on the data after this batch",
     ]
-    assert said[1].startswith("step 16: gradient norm no number")
+    assert said[1].startswith("step 16: gradient norm not a number")
 
 
 @pytest.mark.parametrize("steps", [13, 15, 16, 18, 21, 24])
