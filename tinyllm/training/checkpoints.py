@@ -142,7 +142,7 @@ class Checkpoints:
                 for path in self.folder.glob("*.jsonl"):
                     sync_file(path)  # a checkpoint must not outlive the lines that lead to it
                 waiting[0].write(self.folder)
-                prune(self.folder, waiting[0].step, self.keep)
+                prune(self.folder, waiting[0].step, self.keep, self.every)
                 del self.unwritten[waiting[0].kind]
             self.error = None
         except CANNOT_WRITE as error:
