@@ -1,7 +1,10 @@
 """Loss spikes: planted ones are found, clean steps are not, and each policy does what it says, to the bit."""
 
+import collections
 import copy
 import dataclasses
+import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -139,6 +142,38 @@ def test_spikes_do_not_move_the_level_until_there_are_too_many():
 def test_what_is_no_number_is_a_spike_from_the_first_step_on(loss, norm, of):
     for active in (True, False):
         assert SpikeMonitor(active=active).judge(loss, norm) == {"of": of, "z": None}
+
+
+# --------------------------------------------------------------------------------------------- recorded steps
+
+
+RECORDED = json.loads((Path(__file__).parent / "recorded_steps.json").read_text())
+
+
+def judged(**options):
+    """The monitor over the recorded steps of a real run: (clean steps taken for spikes, missed batches)."""
+    monitor, alarms, missed = SpikeMonitor(**options), [], []
+    planted = collections.defaultdict(list)
+    for step, kind, loss, norm in RECORDED["planted"]:
+        planted[step].append((kind, loss, norm))
+    steps = zip(RECORDED["loss_nats"], RECORDED["gradient_norm"], strict=True)
+    for step, (loss, norm) in enumerate(steps, 1):
+        missed += [(step, kind) for kind, *measured in planted[step] if monitor.judge(*measured) is None]
+        spike = monitor.judge(loss, norm)
+        alarms += [step] if spike else []
+        monitor.learn(spike, loss, norm)
+    return alarms, missed
+
+
+def test_of_a_real_run_every_planted_batch_is_found_and_no_clean_step():
+    assert len(RECORDED["loss_nats"]) == 2000
+    assert len(RECORDED["planted"]) > 150
+    assert judged() == ([], [])
+
+
+def test_a_threshold_too_low_or_too_high_shows():
+    assert len(judged(threshold=3.0)[0]) > 10
+    assert len(judged(threshold=20.0)[1]) > 10
 
 
 # ------------------------------------------------------------------------------------------------- the policies
