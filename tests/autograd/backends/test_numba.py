@@ -1,5 +1,6 @@
 """Every Numba kernel against its reference: results and gradients, at the cases of the op and at awkward sizes."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import pytest
 from primitive_cases import CASES
 
 import autograd as ag
-from autograd.engine import PRIMITIVES, Tensor
+from autograd.engine import PRIMITIVES, Tensor, is_floating
 from autograd.kernels import load
 from autograd.testing import sample_array
 
@@ -18,13 +19,18 @@ pytest.importorskip("numba")
 load(["numba"])
 from autograd.backends.numba.launch import at_most  # noqa: E402
 
+DTYPES = ["float32", "float16"]
+with contextlib.suppress(ImportError):
+    from ml_dtypes import bfloat16
+
+    DTYPES.append(bfloat16)
 KERNELS = sorted(name for name, op in PRIMITIVES.items() if "numba" in op.kernels)
 RTOL = 3e-6  # of the largest entry: some ten roundings in float32
 
 
 def run(name, inputs, options, dy_seed=0):
     """[result, gradient of each float input]"""
-    leaves = [Tensor(x, requires_grad=x.dtype.kind == "f") if isinstance(x, np.ndarray) else x for x in inputs]
+    leaves = [Tensor(x, requires_grad=is_floating(x.dtype)) if isinstance(x, np.ndarray) else x for x in inputs]
     y = PRIMITIVES[name](*leaves, **options)
     dy = np.asarray(np.random.default_rng(dy_seed).standard_normal(y.shape), y.dtype)
     y.backward(dy)
@@ -349,13 +355,14 @@ import sys, warnings
 sys.path[:0] = ["tests/autograd", "tests/autograd/backends"]
 warnings.simplefilter("error")
 import numpy as np, autograd as ag
-from test_numba import CASES, FAMILIES, KERNELS, REQUIRED, large, run
+from test_numba import CASES, DTYPES, FAMILIES, KERNELS, REQUIRED, large, run
 with ag.use_kernels("numba"):
     for name in KERNELS:
         for case in CASES[name]:
             if case.narrow and 0 not in map(np.size, case.inputs):
                 with np.errstate(all="ignore"):
-                    run(name, case.cast("float32"), case.options | REQUIRED.get(name, {}))
+                    for dtype in DTYPES:
+                        run(name, case.cast(dtype), case.options | REQUIRED.get(name, {}))
     for name in FAMILIES:
         run(name, *large(name, (1037, 67)))
 assert all(ag.kernels_used()[name]["numba"] for name in KERNELS)
