@@ -20,6 +20,7 @@ from tinyllm.training.loop import Pretraining, pretrain
 from tinyllm.training.precision import LossScaler
 
 STEPS, INTERVAL, RATE, DECAY, CLIP, MOMENTUM, BETAS = 200, 7, 1e-3, 0.1, 1.0, 0.9, (0.9, 0.99)
+OPTIONS = {"adamw": {"beta1": BETAS[0], "beta2": BETAS[1]}, "sgd": {"momentum": MOMENTUM}}
 PLANTED = {2: np.inf, 3: np.nan, 40: -np.inf, 41: np.inf, 42: np.nan, 120: np.nan, 199: np.inf}  # by step
 SHAPES = ((13, 7), (7,))
 
@@ -80,7 +81,7 @@ def ours(optimizer):
     """(scale and whether it was skipped, for every step; weights at the end; updates made)"""
     config = TrainingConfig(
         steps=STEPS, batch_size=1, precision="fp16", optimizer=optimizer, learning_rate=RATE, min_learning_rate=RATE,
-        warmup_steps=0, beta1=BETAS[0], beta2=BETAS[1], momentum=MOMENTUM, weight_decay=DECAY, clip=CLIP,
+        warmup_steps=0, weight_decay=DECAY, clip=CLIP, **OPTIONS[optimizer],
     )  # fmt: skip
     training, records = Pretraining(Recorded(), OneTarget(), config), []
     training.scaler = LossScaler(interval=INTERVAL)
