@@ -100,7 +100,7 @@ def live(folder, text, precision, moment=None):
         finally:
             os._exit(code)
     if moment:
-        moment()
+        moment(child)
         os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
     if os.WIFEXITED(status) and os.WEXITSTATUS(status):
@@ -141,14 +141,18 @@ def slow_writing():
 
 
 def aims(folder, moments, aim):
-    """A function that returns when the time has come to kill: any time, or when what `aim` names is seen."""
+    """A function that returns when the time has come to kill: any time, or when what `aim` names is there."""
     pause = moments.uniform(0, LONGEST_LIFE)
 
-    def moment():
+    def moment(child):
         time.sleep(pause)
-        end = time.monotonic() + LONGEST_LIFE
-        while aim and not HITS[aim](folder) and time.monotonic() < end:
-            pass
+        while aim and not ended(folder):
+            if HITS[aim](folder):
+                os.kill(child, signal.SIGSTOP)  # it may be over already: look again while nothing moves
+                time.sleep(SLOWER)
+                if HITS[aim](folder):
+                    return
+                os.kill(child, signal.SIGCONT)
 
     return moment
 
