@@ -200,3 +200,22 @@ def for_optimizer(config, optimizer):
         min_learning_rate=config.min_learning_rate * factor,
         weight_decay=config.weight_decay / factor,
     )
+
+
+def changed(config, changes):
+    """A TrainingConfig with changes, and what goes with them unless it is given too.
+
+    Fewer steps shorten the warm-up to a tenth of them; another learning rate moves the floor alike; another optimizer
+    has its own options, rate and decay.
+    """
+    schedule = changes.get("schedule", config.schedule)
+    if "min_learning_rate" in changes and schedule in ENDLESS:
+        raise UserError(f"min_learning_rate is no option of the schedule {schedule}, which falls to none; leave it out")
+    if changes.get("optimizer", config.optimizer) != config.optimizer:
+        config = for_optimizer(config, changes["optimizer"])
+    if "steps" in changes and "warmup_steps" not in changes:
+        changes = changes | {"warmup_steps": min(config.warmup_steps, changes["steps"] // 10)}
+    if "learning_rate" in changes and "min_learning_rate" not in changes:
+        ratio = config.min_learning_rate / config.learning_rate
+        changes = changes | {"min_learning_rate": changes["learning_rate"] * ratio}
+    return dataclasses.replace(config, **changes)

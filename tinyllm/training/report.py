@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from tinyllm.files import atomic_write, read_json
+from tinyllm.training.diagnosis import diagnose
 from tinyllm.training.inspection import RECOMPUTATION
 from tinyllm.training.metrics import SAMPLES, comparable_loss, is_finite, read_all_metrics, read_metrics, told
 from tinyllm.training.progress import printable
@@ -45,7 +46,7 @@ def write_report(run_folder):
         headline=headline(run),
         facts=facts(run),
         baselines=baselines(run),
-        expectation=expectation(run),
+        expectation=expectation(run) + diagnosis(run),
         curves=curves(run),
         spikes=spikes(run),
         samples=samples(run),
@@ -246,6 +247,13 @@ def expectation(run):
             "rate, other text."
         )
     return f"{lead}This run reached {value:.3f}: {verdict}</p>{scale(low, high, value)}"
+
+
+def diagnosis(run):
+    """What `tinyllm why` says of the run, in one paragraph."""
+    found = diagnose(run.folder, config=run.config)
+    command = f" <code>tinyllm {escape(shlex.join(found.command))}</code>" if found.command else ""
+    return f'<p class="remark">{escape(" ".join(found.lines))}{command}</p>'
 
 
 def scale(low, high, value):

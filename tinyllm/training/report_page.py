@@ -71,7 +71,7 @@ th, td { padding: .35rem 0; text-align: left; vertical-align: top; font-weight: 
 .scale .mark { top: -.3rem; width: 3px; height: 1.1rem; margin-left: -1px; border-radius: 2px;
                background: var(--accent); }
 .figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 22rem), 1fr)); gap: 2rem 1.75rem; }
-.figures + .remark { margin-top: 1.25rem; }
+.figures + .remark, .scale + .remark { margin-top: 1.25rem; }
 .spikes { margin-top: 1.75rem; }
 .spikes th, .spikes td { padding-right: 1rem; font-variant-numeric: tabular-nums; }
 .spikes tr + tr > *, .spikes tbody > * > * { border-top: 1px solid var(--rule); }

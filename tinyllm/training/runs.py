@@ -14,7 +14,7 @@ from tinyllm.formats.run_folders import FORMAT_VERSION, checkpoints, decoder_con
 from tinyllm.models import Decoder
 from tinyllm.tokenizers import BPETokenizer, CharacterTokenizer, WordPieceTokenizer, load_tokenizer
 from tinyllm.training.checkpoints import Checkpoints, clear_leftovers, load_checkpoint
-from tinyllm.training.config import ENDLESS, TrainingConfig, for_optimizer
+from tinyllm.training.config import TrainingConfig, changed
 from tinyllm.training.divergence import Diverged, watched
 from tinyllm.training.inspection import RECOMPUTATION, recomputation
 from tinyllm.training.journal import Journal
@@ -79,25 +79,6 @@ def begin_run(folder, preset, corpus, *, tokenizer=None, vocab_size=None, model=
         settings = settings_of(preset, corpus, made, data, decoder, config, expected) | {"device": device}
         write_json(folder / "config.json", settings)
     return Run(folder, settings, made, data.training, data.validation, Pretraining(decoder, batches, config), lock)
-
-
-def changed(config, changes):
-    """A TrainingConfig with changes, and what goes with them unless it is given too.
-
-    Fewer steps shorten the warm-up to a tenth of them; another learning rate moves the floor alike; another optimizer
-    has its own options, rate and decay.
-    """
-    schedule = changes.get("schedule", config.schedule)
-    if "min_learning_rate" in changes and schedule in ENDLESS:
-        raise UserError(f"min_learning_rate is no option of the schedule {schedule}, which falls to none; leave it out")
-    if changes.get("optimizer", config.optimizer) != config.optimizer:
-        config = for_optimizer(config, changes["optimizer"])
-    if "steps" in changes and "warmup_steps" not in changes:
-        changes = changes | {"warmup_steps": min(config.warmup_steps, changes["steps"] // 10)}
-    if "learning_rate" in changes and "min_learning_rate" not in changes:
-        ratio = config.min_learning_rate / config.learning_rate
-        changes = changes | {"min_learning_rate": changes["learning_rate"] * ratio}
-    return dataclasses.replace(config, **changes)
 
 
 def settings_of(preset, corpus, tokenizer, data, decoder, config, expected):
