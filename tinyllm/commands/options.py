@@ -12,6 +12,9 @@ from tinyllm.errors import UserError
 RULE = re.compile(r"-{5,}")
 # How tyro puts it -> how we do. What is in neither is shown as tyro puts it.
 WORDINGS = {
+    r"Error parsing ([^\s:]+): .*int\(\) .*\[(.+)\] does not match choices \((.+?)\).*": (
+        r"\1 takes a whole number or one of \3, not \2"
+    ),
     r"Error parsing ([^\s:]+): .*invalid literal for int\(\) .*: (.+?)\s*$": r"\1 takes a whole number, not \2",
     r"Error parsing ([^\s:]+): .*could not convert string to float: (.+?)\s*$": r"\1 takes a number, not \2",
     r"Error parsing (.+?): Could not find valid parse for arguments: \[(.+)\]": r"\1 cannot be \2",

@@ -18,9 +18,9 @@ FORMAT_VERSION = 1
 WINDOW = 50
 """Training losses are judged as the mean of so many steps: one batch's loss jitters by more than seeds differ."""
 
-MARGIN = 0.015
+MARGIN = 0.02
 """Three seeds do not show the whole spread: a band is wider than them on each side by their range, and at least by so
-large a share of the loss."""
+large a share of the loss. Every seed that was measured lies, at all places, in the band that the other two make."""
 
 NEUTRAL = {
     "seed", "accumulation", "recompute", "evaluate_every", "evaluation_windows", "sample_every", "sample_tokens",

@@ -286,3 +286,10 @@ def test_help_explains_the_fields_of_a_preset(capsys):
     shown = " ".join(capsys.readouterr().out.replace("│", " ").split())
     assert "Width of the feed-forward layer." in shown
     assert "Largest norm of the gradient; 0 for no clipping." in shown
+
+
+def test_recompute_takes_a_number_or_a_word(refused):
+    error = (
+        "--training.recompute takes a whole number or one of 'none', 'all', not 'some' (see tinyllm pretrain --help)"
+    )
+    refused(["pretrain", "quickstart", "--training.recompute", "some"], error)

@@ -389,9 +389,11 @@ def near_frequencies(history):
 
 
 def usual_rate(history):
-    """The learning rate of the run's preset, or None."""
+    """The learning rate of the run's preset; None without one, and with another optimizer, which has other rates."""
     preset = PRESETS.get(history.config.get("preset"))
-    return preset and preset.training.learning_rate
+    if preset is None or history.option("optimizer") not in (None, preset.training.optimizer):
+        return None
+    return preset.training.learning_rate
 
 
 def lower_rate(history):
