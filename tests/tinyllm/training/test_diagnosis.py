@@ -304,6 +304,16 @@ def test_a_run_outside_its_band_is_not_normal_whatever_else(tmp_path, shift, cau
     assert "steps 300 (preset 650)" in found.lines[1]
 
 
+@pytest.mark.parametrize(("rate", "cause"), [(0.1, "too large"), (1e-4, "too small"), (5e-3, None)])
+def test_a_run_above_its_band_at_another_rate_is_explained_by_it(tmp_path, rate, cause):
+    config = CONFIG | {"training": CONFIG["training"] | {"learning_rate": rate}}
+    losses = [loss + 0.3 for loss in falling(seed=1)]
+    found = diagnose(made_up(tmp_path, losses, config, rate=rate), [BAND])
+    assert found.cause == (f"learning rate {cause}" if cause else "above the band")
+    if cause:
+        assert found.command[-2:] == ("--training.learning-rate", "0.003")
+
+
 def test_held_out_text_far_below_the_band_is_suspected(tmp_path):
     held_out = [(step, loss - 0.5) for step, loss in IN_BAND]
     config = CONFIG | {"training": PRESETS["quickstart"].training.as_dict()}

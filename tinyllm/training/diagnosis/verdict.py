@@ -6,7 +6,17 @@ from pathlib import Path
 import numpy as np
 
 from tinyllm.training.bands import Band, changed_options, find_band, trailing_means
-from tinyllm.training.diagnosis.causes import CAUSES, FEW_STEPS, NOTES, Finding, diverged, falling, scale_collapsing
+from tinyllm.training.diagnosis.causes import (
+    CAUSES,
+    FEW_STEPS,
+    NOTES,
+    SMALLER_RATE,
+    Finding,
+    diverged,
+    falling,
+    scale_collapsing,
+    usual_rate,
+)
 from tinyllm.training.diagnosis.history import History, read_history
 from tinyllm.training.presets import PRESETS
 
@@ -132,8 +142,14 @@ def latest(places):
 def other_than_usual(run):
     """The Finding of a run that is outside its band, and nothing shows why."""
     last, changed = run.strays[-1], changes(run.history)
-    where = f"at step {last.step:,} {last.name} was {last.loss:.3f}, usual are {last.low:.3f} to {last.high:.3f}"
+    where = f"At step {last.step:,} {last.name} was {last.loss:.3f}, usual are {last.low:.3f} to {last.high:.3f}"
     name = "above the band" if last.side > 0 else "below the band"
+    own, usual = run.history.rate, usual_rate(run.history)
+    if last.side > 0 and usual and not SMALLER_RATE * usual <= own <= 2 * usual:
+        cause = "learning rate too large" if own > usual else "learning rate too small"
+        why = f"{where}; the learning rate {own:g} is {own / usual:,.3g} times the preset's."
+        advice = f"the preset's: --training.learning-rate {usual:g}."
+        return Finding(cause, why, advice, {"training.learning_rate": usual})
     if changed:
         return Finding(name, f"{where}; this run has {changed}.", "the preset as it is, to compare:", {})
     if last.side < 0:
@@ -199,7 +215,9 @@ def no_cause(run, changed):
 
 
 def still_falling(history):
-    return len(history.loss) > 10 and falling(history)
+    """Is there more to gain from more steps: training loss falls, and held-out loss is at its lowest?"""
+    losses = history.held_out[1]
+    return len(history.loss) > 10 and falling(history) and (not len(losses) or losses[-1] == losses.min())
 
 
 def changes(history, most=3):
