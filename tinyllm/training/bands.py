@@ -11,7 +11,7 @@ from importlib import resources
 
 import numpy as np
 
-from tinyllm.training.config import changed, for_optimizer, unused_options
+from tinyllm.training.config import OPTIMIZER_OPTIONS, changed, for_optimizer, unused_options
 from tinyllm.training.presets import PRESETS
 
 FORMAT_VERSION = 1
@@ -91,10 +91,8 @@ def changed_options(config):
     preset = PRESETS[config["preset"]]
     model, training = config.get("model") or {}, config.get("training") or {}
     usual_model = preset.model_config(model.get("vocab_size") or preset.vocab_size).as_dict()
-    if "schedule" not in training:  # an older run, which recorded options that its optimizer does not use
-        unused = unused_options(usual.optimizer)
-        training = {name: value for name, value in training.items() if name not in unused}
-    changes = differences(usual.as_dict(), training, NEUTRAL)
+    training = effective(training, usual.optimizer)
+    changes = differences(effective(usual.as_dict(), usual.optimizer), training, NEUTRAL)
     followed = changed(usual, {name: own for name, (_, own) in changes.items() if name not in FOLLOWING}).as_dict()
     for name in FOLLOWING & changes.keys():
         if math.isclose(followed[name], training[name]):
@@ -104,8 +102,16 @@ def changed_options(config):
     return differences(usual_model, model), changes
 
 
+def effective(training, optimizer):
+    """Training options with the optimizer's defaults for those not given, and without those that it does not use, which
+    older runs have recorded."""
+    unused, defaults = unused_options(optimizer), OPTIMIZER_OPTIONS.get(optimizer, {})
+    given = {name: value for name, value in training.items() if name not in unused}
+    return given | {name: value for name, value in defaults.items() if given.get(name, value) is None}
+
+
 def usual_training(config):
-    """The TrainingConfig of a run's preset, with the run's optimizer and the rates that suit it; None without preset."""
+    """The TrainingConfig of a run's preset, with the run's optimizer and the rates that suit it; None without one."""
     preset = PRESETS.get(config.get("preset"))
     optimizer = (config.get("training") or {}).get("optimizer")
     if preset is None or optimizer in (None, preset.training.optimizer):

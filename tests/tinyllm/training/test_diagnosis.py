@@ -12,6 +12,7 @@ import pytest
 
 from tinyllm.errors import UserError
 from tinyllm.training.bands import NEUTRAL, Band, all_bands, changed_options, find_band, trailing_means
+from tinyllm.training.config import changed
 from tinyllm.training.diagnosis import diagnose
 from tinyllm.training.diagnosis.history import read_history
 from tinyllm.training.diagnosis.verdict import Examined, compared
@@ -376,6 +377,11 @@ def test_what_pretrain_sets_by_itself_is_no_changed_option():
     assert changed_options(CONFIG | {"training": scaled | {"warmup_steps": 20}})[1]["warmup_steps"] == (50, 20)
     assert training.keys() >= NEUTRAL
     assert changed_options(CONFIG | {"preset": "unheard of"}) == ({}, {})
+    lion = changed(PRESETS["quickstart"].training, {"optimizer": "lion"}).as_dict()
+    assert changed_options(CONFIG | {"training": lion})[1] == {"optimizer": ("adamw", "lion")}
+    older = training | {"beta1": 0.9, "beta2": 0.99, "momentum": 0.9}
+    del older["schedule"]
+    assert changed_options(CONFIG | {"training": older})[1] == {}
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path):

@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 
-from tinyllm.training.presets import PRESETS
+from tinyllm.training.bands import usual_training
 
 FEW_STEPS = 100
 """Of fewer steps nothing is said but what is certain: warm-up and the first fall of the loss take about so many."""
@@ -389,11 +389,9 @@ def near_frequencies(history):
 
 
 def usual_rate(history):
-    """The learning rate of the run's preset; None without one, and with another optimizer, which has other rates."""
-    preset = PRESETS.get(history.config.get("preset"))
-    if preset is None or history.option("optimizer") not in (None, preset.training.optimizer):
-        return None
-    return preset.training.learning_rate
+    """The learning rate of the run's preset, or the one that suits the run's optimizer there; None without a preset."""
+    usual = usual_training(history.config)
+    return usual and usual.learning_rate
 
 
 def lower_rate(history):
