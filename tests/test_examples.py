@@ -34,6 +34,13 @@ PROMISES = {
         r"with recompute: 0 bytes kept.* in backward of recompute",
         r"5\. open .*attention\.svg",
     ],
+    "07_half_precision.py": [
+        r"after +1000 comes 1000\.5\n",
+        r"in float16 1\.0, in float32 1\.1000, rounded once at the end 1\.099",
+        r"added up in float16 256\.0, in a product 1000\.0",
+        r"the gradient is \[0\. 0\. 0\. 0\.\], with the loss times 65536 \[9\.99\d+e-09",
+        r"step  3  scale +131,072  gradient +inf  skipped.*\n5\. step  4  scale +65,536  gradient 32768\.0  w 0\.95",
+    ],
     "seed_model.py": [r"h\.0\.attn\.c_attn\.weight +\(192, 64\)", r"step  60 +loss 0\.0", r"first\.\n$"],
 }
 ARGUMENTS = {"04_gpt_in_one_file.py": "steps=150"}  # a quarter of the half minute
