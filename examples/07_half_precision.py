@@ -16,7 +16,8 @@ np.seterr(over="ignore")  # overflow is the subject here
 
 for x in (1.0, 1000.0, 60000.0):
     print(f"1. after {x:>5.0f} comes {float(np.nextafter(half(x), half(np.inf))):.10g}")
-print(f"   the smallest number is {float(np.nextafter(half(0), half(1))):.1e}, after 65504 comes {half(65504) * half(2)}")
+smallest = float(np.nextafter(half(0), half(1)))
+print(f"   the smallest number is {smallest:.1e}; twice 65504 is {half(65504) * half(2)}")
 
 ##### 2. An update is lost when the weight is much larger. Cure: keep the weight in float32, round a copy of it.
 
