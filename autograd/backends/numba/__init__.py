@@ -31,12 +31,13 @@ def setup():
     """What the kernels run on here: dict of words."""
     if building.disabled():
         return {"kernels": "none, since NUMBA_DISABLE_JIT is set"}
-    from autograd.backends.numba import blas
+    from autograd.backends.numba import blas, linalg
 
     where = building.kept_in()
+    bf16 = "in matrix units" if blas.native_bf16 else "in pairs" if linalg.multiplies_pairs else "in float32"
     return {
         "threads": f"{blas.THREADS} threads (NUMBA_NUM_THREADS changes it)",
         "products": f"products by {blas.library.version()}" if blas.available else "products by NumPy, on its threads",
-        "halves": f"bfloat16 products {'in matrix units' if blas.native_bf16 else 'in float32'}",
+        "halves": f"bfloat16 products {bf16}",
         "kept": f"kept in {where}" if where else "kept nowhere; NUMBA_CACHE_DIR can name a folder to write",
     }

@@ -9,33 +9,24 @@ registers while the pairs go by. For that B is laid out beforehand in panels of 
 side by side, and A, where its rows do not lie that way already, in panels of 12 rows.
 
 Products and sums are float32; only subnormal numbers are taken for zero. Each c is summed in the order of k, whatever
-the number of threads.
+the number of threads. On a processor without the instruction this file must not be imported: it could not be compiled.
 """
 
 import math
 
-import llvmlite.binding
-import numba
 import numpy as np
 from llvmlite import ir
-from numba import int64, prange, types, uint16, uint32, void
+from numba import float32, int64, prange, types, uint16, uint32, void
 from numba.core import cgutils
 from numba.extending import intrinsic
 
 from autograd.backends.numba.building import compiled, inlined
-from autograd.backends.numba.formulas import bits_of_float
+from autograd.backends.numba.halves import to_bfloat16, widened
 from autograd.backends.numba.launch import pool, run_on
 
 HEIGHT, WIDTH = 12, 32  # of a tile: 24 registers of 16 sums, two for B, and A is read as it is needed
 LANES = 16
 VECTORS = WIDTH // LANES
-
-
-def supported():
-    """Whether the processor, as Numba compiles for it, has the instruction."""
-    if numba.config.CPU_NAME or numba.config.CPU_FEATURES:
-        return "+avx512bf16" in (numba.config.CPU_FEATURES or "").split(",")
-    return bool(llvmlite.binding.get_host_cpu_features().get("avx512bf16"))
 
 
 class BFloat(ir.Type):
@@ -176,18 +167,9 @@ def lay_out_columns_32(x, out):
         pairs_of_columns(x, out[i], i * 32, 32)
 
 
-@inlined
-def rounded(x):
-    """The bits of the bfloat16 nearest to a float32, of two equally near the one with an even last bit."""
-    bits = uint32(bits_of_float(x))
-    if bits & uint32(0x7FFFFFFF) > uint32(0x7F800000):  # NaN
-        return uint16((bits >> uint32(16)) & uint32(0x8000) | uint32(0x7FC0))
-    return uint16((bits + uint32(0x7FFF) + ((bits >> uint32(16)) & uint32(1))) >> uint32(16))
-
-
-@compiled(void(*[int64] * 6, uint16[:, ::1], int64), parallel=True)
-def multiply(a, row, pair, panel, b, pairs, y, height):
-    """y = A B, `height` rows of it, a multiple of 12, by one thread at a time.
+@compiled(void(*[int64] * 6, float32[::1], uint16[:, ::1], int64), parallel=True)
+def multiply(a, row, pair, panel, b, pairs, bias, y, height):
+    """y = A B + bias, `height` rows of it, a multiple of 12, by one thread at a time.
 
     a, row, pair: as in tile_of; panel: the bytes from twelve rows of A to the next. b: the address of B's panels, each
     of that many pairs.
@@ -213,16 +195,16 @@ def multiply(a, row, pair, panel, b, pairs, y, height):
                     rows = 1
                 for r in range(rows):
                     ys, cs = y[i + r, first : first + WIDTH], c[r * WIDTH : (r + 1) * WIDTH]
+                    biases = bias[first : first + WIDTH]
                     for j in range(len(ys)):
-                        ys[j] = rounded(cs[j])
+                        ys[j] = to_bfloat16(cs[j] + biases[j])
                 i += rows
 
 
-def product(a, b):
-    """a b of two bfloat16 matrices, (M, K) and (K, N), rounded once."""
+def product(a, b, bias=None):
+    """a b + bias of bfloat16 matrices (M, K) and (K, N), none of these 0, and (N,); rounded once."""
     (M, K), N = a.shape, b.shape[1]
-    if 0 in (M, N, K):
-        return np.zeros((M, N), a.dtype)
+    bias = np.zeros(N, np.float32) if bias is None else np.ascontiguousarray(widened(bias))
     a, b, y = a.view(np.uint16), b.view(np.uint16), np.empty((M, N), a.dtype)
     pairs, panels_of_b = (K + 1) // 2, in_panels(b, WIDTH)
     if a.flags.c_contiguous and K % 2 == 0:
@@ -232,7 +214,7 @@ def product(a, b):
         where = a.ctypes.data, 4, 4 * HEIGHT, 4 * HEIGHT * pairs
     tiles = -(-M // HEIGHT)
     height = HEIGHT * max(1, min(8, tiles // (4 * pool.most)))
-    run_on(tiles, multiply, *where, panels_of_b.ctypes.data, pairs, y.view(np.uint16), height)
+    run_on(tiles, multiply, *where, panels_of_b.ctypes.data, pairs, bias, y.view(np.uint16), height)
     return y
 
 

@@ -153,6 +153,13 @@ def disabled():
     return bool(numba.config.DISABLE_JIT)
 
 
+def processor_has(feature):
+    """Whether kernels may use what LLVM calls so: the processor has it, and the user compiles for no lesser one."""
+    if numba.config.CPU_FEATURES:
+        return f"+{feature}" in numba.config.CPU_FEATURES.split(",")
+    return not numba.config.CPU_NAME and bool(llvmlite.binding.get_host_cpu_features().get(feature))
+
+
 def use_whole_registers():
     """Let loops use 512-bit registers where there are any; LLVM avoids them, and loses a fifth on these loops."""
     features = llvmlite.binding.get_host_cpu_features()

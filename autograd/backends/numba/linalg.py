@@ -6,11 +6,16 @@ from numba import float32, prange, types, void
 from autograd.arrays import is_half
 from autograd.backends.numba import blas
 from autograd.backends.numba.activation import flatten
-from autograd.backends.numba.building import BLOCK, compiled
-from autograd.backends.numba.halves import alike, rounded, widened
+from autograd.backends.numba.building import BLOCK, compiled, processor_has
+from autograd.backends.numba.halves import alike, is_bfloat16, rounded, widened
 from autograd.backends.numba.launch import launch
 from autograd.ops.elementwise import like, unbroadcast
 from autograd.ops.linalg import linear, matmul, swap
+
+multiplies_pairs = processor_has("avx512bf16") and not blas.native_bf16
+"""Whether products of bfloat16 are ours; matrix units are faster still."""
+if multiplies_pairs:
+    from autograd.backends.numba import bf16
 
 read_only = types.Array(types.float32, 2, "C", readonly=True)
 
@@ -53,17 +58,24 @@ def product_of_few(x, weight, bias, y):
 
 
 def affine(rows, weight, bias):
-    """rows Wᵀ + b in float32"""
-    if len(rows) <= FEW and weight.flags.c_contiguous:
-        rows, weight = widened(rows), widened(weight)
-        y = np.empty((len(rows), len(weight)), np.float32)
-        bias = np.zeros(len(weight), np.float32) if bias is None else flatten(widened(bias))
-        launch(product_of_few, rows, weight, bias, y, work=weight.size)
-        return y
-    y = blas.product(rows, weight.T)
+    """rows Wᵀ + b"""
+    if len(rows) > FEW or not weight.flags.c_contiguous:
+        return product(rows, weight.T, bias)
+    dtype, rows, weight = rows.dtype, widened(rows), widened(weight)
+    y = np.empty((len(rows), len(weight)), np.float32)
+    bias = np.zeros(len(weight), np.float32) if bias is None else flatten(widened(bias))
+    launch(product_of_few, rows, weight, bias, y, work=weight.size)
+    return rounded(y, dtype)
+
+
+def product(a, b, bias=None):
+    """a b + bias of matrices in their dtype, summed in float32 and rounded once."""
+    if multiplies_pairs and is_bfloat16(a):
+        return bf16.product(a, b, bias)
+    y = blas.product(a, b)
     if bias is not None:
         launch(add_bias, y, flatten(widened(bias)))
-    return y
+    return rounded(y, a.dtype)
 
 
 def sum_of_rows(dy):
@@ -80,17 +92,17 @@ def linear_kernel(x, weight, bias=None):
     if x.size == 0 or weight.size == 0 or x.shape[-1] != n_in:
         return NotImplemented
     rows = np.ascontiguousarray(x).reshape(-1, n_in)
-    y = rounded(affine(rows, weight, bias), x.dtype)
+    y = affine(rows, weight, bias)
     shape, dtype = x.shape, x.dtype
 
     def dx(dy):
         # y = rows @ weight.T + bias
-        return rounded(blas.product(as_rows(dy, n_out), weight), dtype).reshape(shape)
+        return product(as_rows(dy, n_out), weight).reshape(shape)
 
     def dweight(dy, out=None):
         # y = rows @ weight.T + bias
         if is_half(dtype):
-            return rounded(blas.product(as_rows(dy, n_out).T, rows), dtype)
+            return product(as_rows(dy, n_out).T, rows)
         return blas.product(as_rows(dy, n_out).T, rows, out=out)
 
     def dbias(dy):
