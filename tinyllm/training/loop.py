@@ -98,27 +98,18 @@ def one_step(training):
     loss = compute()
     store.unscale(scaler.scale)
     norm = store.norm()
+    spike = training.spikes.judge(loss, norm)
+    verdict = decide(training, spike, loss, norm)
     record = {"loss_nats": loss, "learning_rate": training.optimizer.learning_rate, "gradient_norm": norm}
     if scaler.active:
         record["loss_scale"] = scaler.scale
-
-    spike = training.spikes.judge(loss, norm)
-    verdict = decide(training, spike, loss, norm)
-    if verdict != "overflow" and spike:
-        record["spike"] = spike
-    if not math.isfinite(loss) or (verdict != "overflow" and not math.isfinite(norm)):
-        cause = first_cause(training, compute)
-        record["first_nan"] = findings(cause)
-        if verdict == "stop":
-            raise Diverged(training.step + 1, cause, record)
-    if verdict == "give up":
-        raise TooManySpikes(training.step + 1, training.spikes.roll_backs, record)
+    if verdict != "follow" or spike:
+        explain(training, record, verdict, spike, compute)
 
     if verdict == "follow":
         store.clip(config.clip or math.inf, norm)
         training.optimizer.step()
     else:
-        record["skipped"] = verdict
         store.zero()
     if verdict != "spike":
         scaler.update(verdict == "overflow")
@@ -146,6 +137,24 @@ def decide(training, spike, loss, norm):
     if spike["z"] is None and not (leaves_out and spikes.in_a_row < config.most_skips):
         return "stop"
     return "spike" if leaves_out else "follow"
+
+
+def explain(training, record, verdict, spike, compute):
+    """Say in the record of a step what was unusual about it; raise Diverged where it ends the run.
+
+    compute() computes loss and gradient once more: where one is no number, to find the op that made it.
+    """
+    if verdict != "overflow":
+        record["spike"] = spike
+    if not math.isfinite(record["loss_nats"]) or (spike and spike["z"] is None and verdict != "overflow"):
+        cause = first_cause(training, compute)
+        record["first_nan"] = findings(cause)
+        if verdict == "stop":
+            raise Diverged(training.step + 1, cause, record)
+    if verdict == "give up":
+        raise TooManySpikes(training.step + 1, training.spikes.roll_backs, record)
+    if verdict != "follow":
+        record["skipped"] = verdict
 
 
 def accumulate(model, inputs, targets, config, first_sample, loss_scale=1.0):
