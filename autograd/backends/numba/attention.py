@@ -289,7 +289,7 @@ def attention_kernel(q, k, v, *, causal=True, window=None, segments=None, bias=N
     check_masks(B, S, window, segments)
     dtype = q.dtype
     qs, ks, vs = map(readable, (q, k, v))
-    given = (q, k, v) if is_half(dtype) else (qs, ks, vs)
+    q, k, v = (q, k, v) if is_half(dtype) else (qs, ks, vs)  # what is saved: halves, or what can be read as it is
     segments = whole_numbers(segments)
     bias = None if bias is None else spread(bias, (B, H, T, S))
     threads = max(B * H * T * S * D // blas.SMALL, k.size // SMALL)  # what products, or reading the keys, are worth
@@ -310,7 +310,7 @@ def attention_kernel(q, k, v, *, causal=True, window=None, segments=None, bias=N
     y, lse = rounded(y.transpose(0, 2, 1, 3).reshape(q.shape), dtype), lse.reshape(B, H, T)
 
     def vjp(dy):
-        qs, ks, vs, dys = map(readable, (*given, dy))
+        qs, ks, vs, dys = map(readable, (q, k, v, dy))
         # Σ_s dp p = Σ_s Σ_d dy v p = Σ_d dy y
         inner = np.einsum("bhtd,bhtd->bht", dys, widened(y), order="C")
         parts = parts_of(B * G, H // G * -(-T // rows), blas.THREADS)

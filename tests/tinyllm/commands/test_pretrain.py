@@ -138,9 +138,7 @@ def test_a_run_of_another_optimizer_is_refused_and_nothing_is_lost(here, tiny_ru
     config = json.loads(path.read_text())
     config["training"]["optimizer"] = "adamw"
     path.write_text(json.dumps(config))
-    message = (
-        "my run/checkpoints/step-000002 does not fit this run: it holds the state of lion, and this run's optimize"
-    )
+    message = "my run/checkpoints/step-000002 does not fit this run: it was made with optimizer lion, and config"
     refused(["pretrain", "--run", "my run", "--resume", "--steps", "3"], message)
     config["training"]["optimizer"] = "lion"
     path.write_text(json.dumps(config))
