@@ -363,20 +363,9 @@ def recomputation(run):
     kept, without = measured["kept_bytes"], measured["kept_bytes_without"]
     return (
         f'<p class="remark">Activations of {blocks} of {of_blocks} blocks were computed again in backward: '
-        f"{megabytes(kept)} were kept for it instead of {megabytes(without)}, and a step took "
-        f"{measured['time_ratio']:.2f} times as long as without.{step_times(run)}</p>"
+        f"{megabytes(kept)} were kept for it instead of {megabytes(without)}, and loss and gradient took "
+        f"{measured['time_ratio']:.2f} times as long as without.</p>"
     )
-
-
-def step_times(run):
-    """How long a step took, and would have taken without recomputation; nothing where that is not known."""
-    speeds = finite(run.train, "tokens_per_second")[1]
-    batch, context = run.part("training").get("batch_size"), run.part("model").get("max_position_embeddings")
-    if not (len(speeds) and batch and context):
-        return ""
-    seconds = batch * context / np.median(speeds)
-    without = seconds / run.recomputation["time_ratio"]
-    return f" That is {seconds:,.3g} s a step against {without:,.3g} s."
 
 
 def configuration(config):
