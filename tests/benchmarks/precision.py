@@ -2,13 +2,15 @@
 
     python tests/benchmarks/precision.py [--sizes 0.8M 10.9M] [--rounds 15] [--threads 1]
     python tests/benchmarks/precision.py --curves tinyshakespeare.txt [--steps 500] [--seeds 0 1 2]
+    python tests/benchmarks/precision.py --products [--rounds 15]
 
 Each side trains in a process of its own, all of them the same model from the same weights on the same random tokens. A
 round lets each do a few steps, in shuffled order. Shown are medians, and the medians of the ratios to our fp32 of the
 same round. PyTorch's sides (where it is installed) run as `bench_pytorch.py` has them; bf16 is its autocast.
 
 With --curves the preset `shakespeare-char-cpu` is trained on a text in each precision: the mean loss of every fifty
-steps, and how far it ever is from that of fp32.
+steps, and how far it ever is from that of fp32. With --products the matrix products of the 10.9M step are timed alone,
+float32 and bfloat16 in turns.
 """
 
 import argparse
@@ -127,6 +129,40 @@ def measure(size, rounds, threads):
         print(f"{name:14}{1e3 * statistics.median(seconds[name]):10.1f}{ratio:9.2f}{megabytes:>9}{losses[name]:9.4f}")
 
 
+# --- Products alone ---------------------------------------------------------------------------------------------------
+
+SHAPES = [(2048, 384, 384), (2048, 1536, 384), (2048, 384, 1536), (2048, 512, 384)]  # rows, n_out, n_in of a linear map
+
+
+def compare_products(rounds):
+    """Print the time of float32's product over that of bfloat16's, for y, dx and dW of each linear map."""
+    import time
+
+    import ml_dtypes
+    import numpy as np
+
+    import autograd as ag
+
+    with ag.use_kernels("numba"):
+        from autograd.backends.numba.linalg import product
+
+        for rows, n_out, n_in in SHAPES:
+            draw = np.random.default_rng(0).standard_normal
+            x, w, dy = (draw(shape, np.float32) for shape in ((rows, n_in), (n_out, n_in), (rows, n_out)))
+            for name, a, b in (("y", x, w.T), ("dx", dy, w), ("dW", dy.T, x)):
+                halves, ratios, speeds = [z.astype(ml_dtypes.bfloat16) for z in (a, b)], [], []
+                for _ in range(rounds):
+                    started = time.perf_counter()
+                    product(a, b)
+                    between = time.perf_counter()
+                    product(*halves)
+                    seconds = time.perf_counter() - between
+                    ratios.append((between - started) / seconds)
+                    speeds.append(2e-9 * rows * n_out * n_in / seconds)
+                ratio, speed = statistics.median(ratios), statistics.median(speeds)
+                print(f"{rows} x {n_in} -> {n_out}  {name:2}  {speed:4.0f} GFLOP/s, {ratio:.2f} times float32's speed")
+
+
 # --- Curves -----------------------------------------------------------------------------------------------------------
 
 
@@ -178,12 +214,15 @@ def main():
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--curves", metavar="TEXT")
+    parser.add_argument("--products", action="store_true")
     parser.add_argument("--steps", type=int, default=500)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--work", nargs=2, metavar=("SIZE", "SIDE"), help="be one side (for the benchmark's own use)")
     options = parser.parse_args()
     if options.work:
         work(*options.work)
+    elif options.products:
+        compare_products(options.rounds)
     elif options.curves:
         compare_curves(options.curves, options.steps, options.seeds)
     else:
