@@ -37,7 +37,8 @@ class Tensor:
     data: the array (NumPy's or CuPy's). grad: None, or an array of the same shape and dtype (leaves only).
     requires_grad: True for a leaf whose gradient is wanted and for every result computed from one.
     node: how it was computed; None for leaves and constants. buffer: an array that a leaf's gradient is to be written
-    into, a slice of an optimizer's flat store say; None for an array of its own.
+    into, a slice of an optimizer's flat store say, or a function that supplies it when the first gradient arrives; None
+    for an array of its own.
     """
 
     __slots__ = ("__weakref__", "buffer", "data", "grad", "node", "requires_grad")
@@ -278,12 +279,17 @@ def deliver(leaf, dx, uses, on_leaf):
     elif leaf.buffer is None:
         leaf.grad = dx.copy()
     else:
-        if dx is not leaf.buffer:
-            leaf.buffer[...] = dx
-        leaf.grad = leaf.buffer
+        leaf.grad = buffer_of(leaf)
+        if dx is not leaf.grad:
+            leaf.grad[...] = dx
     uses[leaf] -= 1
     if on_leaf is not None and uses[leaf] == 0:
         on_leaf(leaf)
+
+
+def buffer_of(leaf):
+    """The array that a leaf's gradient is to be written into. A function that supplies it gives the same each time."""
+    return leaf.buffer() if callable(leaf.buffer) else leaf.buffer
 
 
 def lay(vjp, dy, parent, alone):
@@ -293,7 +299,7 @@ def lay(vjp, dy, parent, alone):
     """
     writes = "out" in vjp.__code__.co_varnames[: vjp.__code__.co_argcount]
     if writes and alone and isinstance(parent, Tensor) and parent.grad is None and parent.buffer is not None:
-        return vjp(dy, out=parent.buffer)
+        return vjp(dy, out=buffer_of(parent))
     return vjp(dy)
 
 

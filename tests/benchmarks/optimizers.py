@@ -79,7 +79,7 @@ def times(rounds):
             for optimizer, training in trainings.items():
                 inputs, targets = next(training.batches)
                 started = time.perf_counter()
-                accumulate(training.model, inputs, targets, training.config, 0)
+                accumulate(training, inputs, targets, 0)
                 between = time.perf_counter()
                 training.optimizer.step()
                 took["gradient"].append(between - started)

@@ -73,7 +73,7 @@ def probe(training, vocab_size, random):
     inputs, targets = batches.batch(batches.position, config.batch_size)
 
     def measure(inputs, targets):
-        loss = accumulate(training.model, inputs, targets, config, batches.position)
+        loss = accumulate(training, inputs, targets, batches.position)
         norm = training.store.norm()
         training.store.zero()
         return loss, norm

@@ -1,7 +1,6 @@
 """Where the memory and the time of one training step go."""
 
 import contextlib
-import dataclasses
 import statistics
 import time
 
@@ -25,7 +24,7 @@ def inspection(training):
 
     def step():
         training.store.zero()
-        accumulate(training.model, inputs, targets, training.config, training.batches.position, training.scaler.scale)
+        accumulate(training, inputs, targets, training.batches.position)
 
     step()
     with ag.debug.ledger() as memory:
@@ -80,11 +79,10 @@ def seconds_of_a_sample(training, blocks):
     """How long loss and gradients of one sample take with so many blocks recomputed."""
     position = training.batches.position
     inputs, targets = training.batches.batch(position, 1)
-    config = dataclasses.replace(training.config, batch_size=1, accumulation=1)
     training.store.zero()
     with recomputing(training.model, blocks):
         started = time.perf_counter()
-        accumulate(training.model, inputs, targets, config, position, training.scaler.scale)
+        accumulate(training, inputs, targets, position, pieces=1)
         training.store.norm()  # a number, for which a GPU's queue must be empty
         seconds = time.perf_counter() - started
     training.store.zero()

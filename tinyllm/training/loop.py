@@ -9,6 +9,8 @@ from autograd.arrays import xp_of
 from tinyllm.data.batches import IGNORED
 from tinyllm.training.divergence import Diverged, TooManySpikes, findings, first_cause
 from tinyllm.training.optimizers import make_optimizer, make_store
+from tinyllm.training.parallel import Ranks
+from tinyllm.training.parallel.config import ParallelConfig
 from tinyllm.training.precision import LossScaler, activation_dtype
 from tinyllm.training.schedules import learning_rate
 from tinyllm.training.spikes import SpikeMonitor
@@ -17,12 +19,13 @@ from tinyllm.training.spikes import SpikeMonitor
 class Pretraining:
     """Everything that a step changes: parameters, optimizer, loss scale, usual losses, how many steps are done."""
 
-    def __init__(self, model, batches, config):
+    def __init__(self, model, batches, config, parallel=None, ranks=None):
         self.model, self.batches, self.config = model, batches, config
+        self.parallel, self.ranks = parallel or ParallelConfig(), ranks or Ranks()
         model.activation_dtype = activation_dtype(config.precision, model.embedding.weight.dtype)
         model.recomputed_blocks = config.recomputed_blocks(model.config.num_hidden_layers)
-        self.store = make_store(model, config)
-        self.optimizer = make_optimizer(self.store, config)
+        self.store = make_store(model, config, self.parallel, self.ranks)
+        self.optimizer = make_optimizer(self.store.part, config)
         self.scaler = LossScaler(active=config.precision == "fp16")
         watches = config.on_spike != "off"
         self.spikes = SpikeMonitor(config.spike_threshold, config.spike_window, config.most_skips, active=watches)
@@ -93,9 +96,9 @@ def one_step(training):
     inputs, targets = next(training.batches)
 
     def compute():
-        return accumulate(training.model, inputs, targets, config, first_sample, scaler.scale)
+        return accumulate(training, inputs, targets, first_sample, training.ranks.share(len(inputs)))
 
-    loss = compute()
+    loss = training.ranks.sum(compute())
     store.unscale(scaler.scale)
     norm = store.norm()
     spike = training.spikes.judge(loss, norm)
@@ -109,6 +112,7 @@ def one_step(training):
     if verdict == "follow":
         store.clip(config.clip or math.inf, norm)
         training.optimizer.step()
+        store.publish()
     else:
         store.zero()
     if verdict != "spike":
@@ -157,22 +161,27 @@ def explain(training, record, verdict, spike, compute):
         record["skipped"] = verdict
 
 
-def accumulate(model, inputs, targets, config, first_sample, loss_scale=1.0):
-    """The gradient of loss_scale times the mean loss over the batch, computed in pieces; returns the mean loss.
+def accumulate(training, inputs, targets, first_sample, samples=slice(None), pieces=None):
+    """The gradient of loss_scale times the mean loss over a batch, computed in pieces; returns the mean loss.
+
+    first_sample: the number, since the start, of the batch's first. samples: which of them are computed here, where
+    several ranks share a batch; then the loss, and before they have exchanged it the gradient, are their part of the
+    whole. pieces: how many; unless given, as many as the config says.
 
     Each piece is weighted by its share of the targets (a mean of means would be wrong where pieces have different
     numbers). Dropout seeds belong to samples, so cutting a batch differently drops the same elements.
     """
+    model, config, scale = training.model, training.config, training.scaler.scale
     xp = xp_of(model.embedding.weight.data)
     count = max(int((targets != IGNORED).sum()), 1)
-    size, loss = len(inputs) // config.accumulation, 0.0
+    seeds = dropout_seeds(config.seed, first_sample + np.arange(len(inputs), dtype=np.uint64))
+    inputs, targets, seeds = inputs[samples], targets[samples], seeds[samples]
+    size, loss = len(inputs) // (pieces or config.accumulation), 0.0
     for start in range(0, len(inputs), size):
         piece = slice(start, start + size)
-        numbers = first_sample + np.arange(start, start + len(inputs[piece]), dtype=np.uint64)
-        seeds = dropout_seeds(config.seed, numbers)
-        share = model.loss(xp.asarray(inputs[piece]), xp.asarray(targets[piece]), reduction="sum", dropout_seed=seeds)
-        share = share / count
-        share.backward(xp.full(share.shape, loss_scale, share.dtype))
+        ids, wanted = xp.asarray(inputs[piece]), xp.asarray(targets[piece])
+        share = model.loss(ids, wanted, reduction="sum", dropout_seed=seeds[piece]) / count
+        training.store.backward(share, xp.full(share.shape, scale, share.dtype), last=piece.stop >= len(inputs))
         loss += share.item()
     return loss
 

@@ -99,6 +99,30 @@ class ParameterStore:
             raise ValueError(f"ParameterStore: no group takes {', '.join(left_out)}; add one whose predicate does")
         self.size = start
 
+    @property
+    def part(self):
+        """What this process's optimizer updates: here all of it. Where ranks share the work, one rank's part."""
+        return self
+
+    def layout(self):
+        """dict group -> [start, stop]: in which order parameters lie, and so what each number of a state is for."""
+        return {group: [where.start, where.stop] for group, where in self.groups.items()}
+
+    def place_at(self, name, start):
+        """The Place of a parameter in an array where it begins at `start`."""
+        place = self.places[name]
+        return dataclasses.replace(place, start=start, stop=start + place.stop - place.start)
+
+    def backward(self, loss, seed, last=True):
+        """Add the gradient of a loss. seed: dL/dloss; last: it is the last piece of a batch.
+
+        Where there are several ranks they exchange gradients meanwhile.
+        """
+        loss.backward(seed)
+
+    def publish(self):
+        """After the optimizer's step: let other ranks have what this one has updated."""
+
     def collect(self):
         """Make `gradients` whole before it is read: what received none is zero. Also checks that the views stand."""
         for name, p in self.parameters.items():

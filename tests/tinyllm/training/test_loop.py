@@ -32,11 +32,10 @@ def test_a_batch_in_pieces_has_the_gradient_of_the_whole_batch():
     targets[0] = -100  # the first piece has fewer targets than the others
     targets[1, 2:] = -100
     whole = make()
-    loss = accumulate(whole.model, inputs, targets, CONFIG, first_sample=40)
+    loss = accumulate(whole, inputs, targets, first_sample=40)
     for pieces in (2, 4):
-        cut = make()
-        config = dataclasses.replace(CONFIG, accumulation=pieces)
-        assert accumulate(cut.model, inputs, targets, config, first_sample=40) == pytest.approx(loss, rel=1e-12)
+        cut = make(dataclasses.replace(CONFIG, accumulation=pieces))
+        assert accumulate(cut, inputs, targets, first_sample=40) == pytest.approx(loss, rel=1e-12)
         for name, p in cut.model.parameters().items():
             expected = whole.model.parameters()[name].grad
             np.testing.assert_allclose(p.grad, expected, rtol=1e-9, atol=1e-14, err_msg=name)
@@ -50,13 +49,14 @@ def gradients_of(pieces, dtype, how=accumulate):
     targets[:3] = IGNORED  # of four pieces the first has none
     for sample in range(3, 12):
         targets[sample, sample % 7 :] = IGNORED
-    how(training.model, inputs, targets, training.config, 40)
+    how(training, inputs, targets, 40)
     training.store.collect()
     return {name: p.grad.copy() for name, p in training.model.parameters().items()}
 
 
-def mean_of_means(model, inputs, targets, config, first_sample):
+def mean_of_means(training, inputs, targets, first_sample):
     """The usual mistake: the mean loss of each piece, divided by the number of pieces."""
+    model, config = training.model, training.config
     for piece in np.split(np.arange(len(inputs)), config.accumulation):
         seeds = dropout_seeds(config.seed, (first_sample + piece).astype(np.uint64))
         (model.loss(inputs[piece], targets[piece], dropout_seed=seeds) / config.accumulation).backward()

@@ -31,7 +31,7 @@ def gradients(training):
     """(loss, the flat gradient) of the first batch."""
     inputs, targets = training.batches.batch(0, 4)
     training.store.zero()
-    loss = accumulate(training.model, inputs, targets, training.config, 40, training.scaler.scale)
+    loss = accumulate(training, inputs, targets, 40)
     return loss, training.store.gradients.copy()
 
 

@@ -70,12 +70,12 @@ def plant(monkeypatch):
     def planted(kind, *steps):
         original = loop.accumulate
 
-        def accumulate(model, inputs, targets, config, first_sample, loss_scale=1.0):
+        def accumulate(training, inputs, targets, first_sample, samples):
             def compute(inputs, targets):
-                return original(model, inputs, targets, config, first_sample, loss_scale)
+                return original(training, inputs, targets, first_sample, samples)
 
-            if first_sample // config.batch_size + 1 in steps:
-                return KINDS[kind](model, inputs, targets, compute)
+            if first_sample // training.config.batch_size + 1 in steps:
+                return KINDS[kind](training.model, inputs, targets, compute)
             return compute(inputs, targets)
 
         monkeypatch.setattr(loop, "accumulate", accumulate)

@@ -44,10 +44,10 @@ def bad_batches(monkeypatch):
     def plant(*batches):
         original = loop.accumulate
 
-        def accumulate(model, inputs, targets, config, first_sample, loss_scale=1.0):
-            loss = original(model, inputs, targets, config, first_sample, loss_scale)
-            if first_sample // config.batch_size + 1 in batches:
-                for p in model.parameters().values():
+        def accumulate(training, inputs, targets, first_sample, samples):
+            loss = original(training, inputs, targets, first_sample, samples)
+            if first_sample // training.config.batch_size + 1 in batches:
+                for p in training.model.parameters().values():
                     p.grad[...] = np.nan
             return loss
 

@@ -5,20 +5,31 @@ from tinyllm.training.optimizers.adamw import AdamW
 from tinyllm.training.optimizers.lion import Lion
 from tinyllm.training.optimizers.muon import Muon
 from tinyllm.training.optimizers.sgd import SGD
+from tinyllm.training.parallel.shared_store import SharedStore
 from tinyllm.training.parameter_groups import check_patterns, parameter_groups
 from tinyllm.training.parameter_store import ParameterStore
 
 OPTIMIZERS = {"adamw": AdamW, "sgd": SGD, "lion": Lion, "muon": Muon, "adafactor": Adafactor}
 
 
-def make_store(model, config):
-    """The model's parameters in the groups of a TrainingConfig; UserError for a pattern that matches none of them."""
+MATRIX_WISE = ("muon", "adafactor")
+"""Those that look at a matrix as a whole, so that ranks cannot share it."""
+
+
+def make_store(model, config, parallel=None, ranks=None):
+    """The model's parameters in the groups of a TrainingConfig; UserError for a pattern that matches none of them.
+
+    parallel, ranks: a ParallelConfig and the Ranks that share the store, where there is more than this process.
+    """
     check_patterns(model, config)
-    return ParameterStore(model, parameter_groups(model.parameters(), config))
+    groups = parameter_groups(model.parameters(), config)
+    if ranks is None or ranks.size == 1:
+        return ParameterStore(model, groups)
+    return SharedStore(model, groups, parallel, ranks, whole_parameters=config.optimizer in MATRIX_WISE)
 
 
 def make_optimizer(store, config):
-    """The optimizer that the TrainingConfig names, over a store by `make_store`."""
+    """The optimizer that the TrainingConfig names, over a store by `make_store` or one rank's part of it."""
     groups = parameter_groups(store.parameters, config)
     options = config.optimizer_options()
     if "beta1" in options:

@@ -51,8 +51,9 @@ class Optimizer:
         """Update every parameter from its gradient, then forget the gradients."""
         self.store.collect()
         self.steps += 1
-        for group in self.store.groups:
-            self.update(group, **self.options_of(group))
+        for group, where in self.store.groups.items():
+            if where.stop > where.start:
+                self.update(group, **self.options_of(group))
         self.store.zero()
 
     def options_of(self, group):
@@ -74,13 +75,9 @@ class Optimizer:
     def name(self):
         return type(self).__name__.lower()
 
-    def layout(self):
-        """dict group -> [start, stop]: in which order parameters lie, and so what each number of the state is for."""
-        return {group: [where.start, where.stop] for group, where in self.store.groups.items()}
-
     def state(self):
         """(dict name -> flat array, dict of numbers)."""
-        return dict(self.arrays), {"name": self.name, "steps": self.steps, "groups": self.layout()}
+        return dict(self.arrays), {"name": self.name, "steps": self.steps, "groups": self.store.layout()}
 
     def load_state(self, arrays, numbers):
         """Take over what `state()` gave; UserError, and nothing changed, for the state of another optimizer."""
@@ -104,9 +101,10 @@ class Optimizer:
         for name, array in self.arrays.items():
             if arrays[name].shape != array.shape:
                 raise UserError(f"{name} has {arrays[name].size} numbers, and this model's has {array.size}")
-        if (groups := numbers.get("groups", self.layout())) != self.layout():
+        ours = self.store.layout()
+        if (groups := numbers.get("groups", ours)) != ours:
             raise UserError(
-                f"its parameters lie in the groups {groups}, this run's in {self.layout()}; make the groups that it had"
+                f"its parameters lie in the groups {groups}, this run's in {ours}; make the groups that it had"
             )
 
 

@@ -1,0 +1,78 @@
+"""Ranks as threads of one process: the everyday test of what many processes do, without starting any."""
+
+import threading
+
+from tinyllm.training.parallel import Communicator, Ranks
+
+
+class Meeting:
+    """What the threads share."""
+
+    def __init__(self, size):
+        self.barrier = threading.Barrier(size)
+        self.offered = [None] * size
+
+
+class ThreadCommunicator(Communicator):
+    """One of `size` threads. A thread that fails breaks the barrier, and no other waits for it."""
+
+    def __init__(self, rank, size, meeting):
+        self.rank, self.size, self.meeting = rank, size, meeting
+
+    def offers(self, what):
+        """What all ranks offer, in their order; a barrier before they may change it."""
+        self.meeting.offered[self.rank] = what
+        self.meeting.barrier.wait()
+        offered = list(self.meeting.offered)
+        self.meeting.barrier.wait()
+        return offered
+
+    def all_reduce(self, array):
+        array[...] = sum_in_order(self.offers(array.copy()))
+
+    def reduce_scatter(self, array, cuts):
+        mine = slice(*cuts[self.rank : self.rank + 2])
+        array[mine] = sum_in_order([other[mine] for other in self.offers(array.copy())])
+
+    def all_gather(self, array, cuts):
+        for rank, other in enumerate(self.offers(array.copy())):
+            array[cuts[rank] : cuts[rank + 1]] = other[cuts[rank] : cuts[rank + 1]]
+
+    def broadcast(self, array, root=0):
+        array[...] = self.offers(array.copy())[root]
+
+    def barrier(self):
+        self.meeting.barrier.wait()
+
+    def exchange(self, message):
+        return self.offers(message)
+
+
+def sum_in_order(arrays):
+    total = arrays[0].copy()
+    for array in arrays[1:]:
+        total += array
+    return total
+
+
+def on_ranks(size, function):
+    """[function(ranks) of rank 0, of rank 1, …], each in a thread with its Ranks; the first error is raised here."""
+    meeting, results, errors = Meeting(size), [None] * size, []
+
+    def run(rank):
+        try:
+            results[rank] = function(Ranks(ThreadCommunicator(rank, size, meeting)))
+        except threading.BrokenBarrierError:
+            pass  # another rank failed
+        except BaseException as error:
+            errors.append(error)
+            meeting.barrier.abort()
+
+    threads = [threading.Thread(target=run, args=(rank,)) for rank in range(size)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
+    return results
