@@ -94,12 +94,22 @@ def step_name(step, kind="step"):
     return f"{kind}-{step:06d}"
 
 
+def part_name(name, rank, ranks):
+    """The file of one rank's part: "optimizer-rank-0-of-2.safetensors"."""
+    stem, dot, suffix = name.rpartition(".")
+    return f"{stem}-rank-{rank}-of-{ranks}{dot}{suffix}"
+
+
 def write_checkpoint(folder, files, state):
     """Write the files of a checkpoint into `folder`; state.json, whose checksums say that all is whole, is the last.
 
     files: dict file name -> dict name -> array. state: what state.json shall hold beside, of JSON's types.
     """
-    sums = {name: write_arrays(folder / name, arrays) for name, arrays in files.items()}
+    write_state(folder, state, {name: write_arrays(folder / name, arrays) for name, arrays in files.items()})
+
+
+def write_state(folder, state, sums):
+    """Write state.json beside the files of a checkpoint. sums: dict file name -> SHA-256."""
     state = {"format_version": CHECKPOINT_VERSION, **state, "sha256": sums}
     write_json(folder / "state.json", state | {"state_sha256": sha256_of_state(state)})
 

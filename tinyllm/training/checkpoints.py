@@ -29,6 +29,7 @@ from tinyllm.formats.run_folders import (
     step_of,
     write_checkpoint,
 )
+from tinyllm.training.parallel.agreement import by_first, together
 
 WEIGHTS, OPTIMIZER = "weights.safetensors", "optimizer.safetensors"
 
@@ -61,24 +62,38 @@ class Snapshot:
 
     def write(self, folder):
         """Under a temporary name that becomes the real one when all is whole. One that is whole already stays."""
-        parent = Path(folder) / CHECKPOINTS
-        final = parent / step_name(self.step, self.kind)
+        final = self.place(folder)
         if is_whole(final):
             return
-        unfinished = parent / f".{final.name}.unfinished"
+        unfinished = final.with_name(f".{final.name}.unfinished")
         shutil.rmtree(unfinished, ignore_errors=True)
         try:
-            if not parent.exists():
-                parent.mkdir(parents=True)
-                sync_folder(parent.parent)
+            make_parent(final)
             unfinished.mkdir()
             write_checkpoint(unfinished, self.files, self.state)
-            if final.exists():
-                remove_folder(final)  # it is damaged
-            unfinished.rename(final)
-            sync_folder(parent)
+            finish(unfinished, final)
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
+
+    def place(self, folder):
+        """The name that it has once it is whole."""
+        return Path(folder) / CHECKPOINTS / step_name(self.step, self.kind)
+
+
+def make_parent(final):
+    """The folder of the checkpoints."""
+    parent = final.parent
+    if not parent.exists():
+        parent.mkdir(parents=True, exist_ok=True)  # another rank may be doing the same
+        sync_folder(parent.parent)
+
+
+def finish(unfinished, final):
+    """Give a checkpoint that is all written its real name; what is there already is damaged."""
+    if final.exists():
+        remove_folder(final)
+    unfinished.rename(final)
+    sync_folder(final.parent)
 
 
 def copied(arrays):
@@ -102,12 +117,16 @@ class Checkpoints:
     read-only) leaves those on disk as they were; `error` says why, and its copy is tried again with the next save.
     """
 
+    snapshot = Snapshot
+
     def __init__(self, folder, keep, every=1):
         self.folder, self.keep, self.every = Path(folder), keep, every
         self.error = None
         """Why something is not on disk: an OSError or DiskFull, or None."""
         self.unwritten = {}
         """kind -> the Snapshot that is not on disk yet, at most one of each kind."""
+        self.elsewhere = None
+        """Why another rank's part is not on disk: an OSError, or None."""
         self.lowest = math.inf
         """The held-out loss of the best so far."""
         self.thread = concurrent.futures.ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoints")
@@ -115,13 +134,13 @@ class Checkpoints:
 
     def save(self, training):
         """Copy what decides the next step, and write it in the background; then delete all but the newest `keep`."""
-        self.write_soon("step", lambda: Snapshot.of_training(training))
+        self.write_soon("step", lambda: self.snapshot.of_training(training))
 
     def save_if_best(self, training, loss_nats):
         """Keep the weights beside the checkpoints if no evaluation before has had so low a held-out loss."""
         if loss_nats < self.lowest:
             self.lowest = loss_nats
-            self.write_soon("best", lambda: Snapshot.of_weights(training, loss_nats))
+            self.write_soon("best", lambda: self.snapshot.of_weights(training, loss_nats))
 
     def write_soon(self, kind, snapshot):
         if kind in self.unwritten:
@@ -139,14 +158,21 @@ class Checkpoints:
         """In the background: the oldest first, and of one step the best, so that a checkpoint finds its best there."""
         try:
             while waiting := sorted(self.unwritten.values(), key=lambda snapshot: (snapshot.step, snapshot.kind)):
-                for path in self.folder.glob("*.jsonl"):
-                    sync_file(path)  # a checkpoint must not outlive the lines that lead to it
+                self.sync_lines()
                 waiting[0].write(self.folder)
                 prune(self.folder, waiting[0].step, self.keep, self.every)
                 del self.unwritten[waiting[0].kind]
             self.error = None
         except CANNOT_WRITE as error:
             self.error = error
+
+    def sync_lines(self):
+        """A checkpoint must not outlive the lines that lead to it."""
+        for path in self.folder.glob("*.jsonl"):
+            sync_file(path)
+
+    def meet(self):
+        """Between steps: where there are other ranks, ask how far they have come."""
 
     def wait(self):
         """Until nothing is being written. A mistake of ours that came up in the background is raised here."""
@@ -168,21 +194,33 @@ class Checkpoints:
         newer than the one it goes to is deleted. Returns False, with nothing done, where there is none.
         """
         self.wait()
-        found = checkpoints(self.folder)
-        checkpoint = next(filter(is_whole, reversed(scheduled(found, self.every))), None)
-        if checkpoint is None:
+        target = agreed_checkpoint(training.ranks, self.folder, self.newest_scheduled)
+        if target is None:
             return False
-        training.roll_back(lambda: load_checkpoint(self.folder, training, checkpoint))
-        for later in found[found.index(checkpoint) + 1 :]:
-            remove_folder(later)
+        training.roll_back(lambda: load_checkpoint(self.folder, training, target))
+        by_first(training.ranks, lambda: self.delete_after(training.step))
         self.rewind(training.step)
         return True
+
+    def newest_scheduled(self):
+        """The newest whole checkpoint that no interruption made, or None."""
+        return next(filter(is_whole, reversed(scheduled(checkpoints(self.folder), self.every))), None)
+
+    def delete_after(self, step):
+        """Delete the checkpoints of later steps, the newest first."""
+        for later in reversed(checkpoints(self.folder)):
+            if step_of(later) > step:
+                remove_folder(later)
 
     def rewind(self, step):
         """Forget what a run has come to beyond `step`, from where it goes on: a best of then is none any more."""
         self.wait()
         self.unwritten = {kind: snapshot for kind, snapshot in self.unwritten.items() if snapshot.step <= step}
         self.error = self.error if self.unwritten else None
+        self.find_lowest(step)
+
+    def find_lowest(self, step):
+        """The held-out loss of the best so far; those of later steps are deleted."""
         self.lowest = self.unwritten["best"].state["loss_nats"] if "best" in self.unwritten else math.inf
         for path in checkpoints(self.folder, "best"):
             state = read_state(path)
@@ -246,14 +284,12 @@ def save_checkpoint(folder, training, keep):
 def load_checkpoint(folder, training, checkpoint=None):
     """Continue from a checkpoint, the newest whole one under `folder` unless given. Returns the step it was made at.
 
-    UserError if it is one of another model, optimizer or precision; nothing is changed then.
+    It may be of any number of ranks and any ZeRO stage. All ranks of `training` call this, and each reads what is its
+    own. UserError if it is one of another model, optimizer or precision; nothing is changed then, on any rank.
     """
-    checkpoint = checkpoint or newest_checkpoint(folder)
-    weights, arrays = read_arrays(checkpoint / WEIGHTS), read_arrays(checkpoint / OPTIMIZER)
-    numbers = read_json(checkpoint / "state.json")
+    checkpoint = agreed_checkpoint(training.ranks, folder, lambda: checkpoint or newest_checkpoint(folder))
     try:
-        check_settings(numbers, training)
-        training.optimizer.check_state(arrays, numbers["optimizer"])
+        weights, arrays, numbers = together(training.ranks, lambda: read_fitting(checkpoint, training))
         training.model.load_weights(weights)
         training.load_state(arrays, numbers)
     except UserError as error:
@@ -261,6 +297,22 @@ def load_checkpoint(folder, training, checkpoint=None):
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{checkpoint} does not fit this run: its state.json lacks or garbles {error}") from error
     return training.step
+
+
+def agreed_checkpoint(ranks, folder, choose):
+    """The folder of the checkpoint that the first rank chooses, on every rank; None if choose() returns None there."""
+    chosen = by_first(ranks, choose)
+    name = ranks.exchange(chosen and chosen.name)[0]
+    return name and Path(folder) / CHECKPOINTS / name
+
+
+def read_fitting(checkpoint, training):
+    """(weights, this rank's part of the optimizer's arrays, numbers) of a checkpoint, checked against a Pretraining."""
+    weights, arrays = read_arrays(checkpoint / WEIGHTS), read_arrays(checkpoint / OPTIMIZER)
+    numbers = read_json(checkpoint / "state.json")
+    check_settings(numbers, training)
+    training.optimizer.check_state(arrays, numbers["optimizer"])
+    return weights, arrays, numbers
 
 
 def check_settings(numbers, training):

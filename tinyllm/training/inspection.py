@@ -24,7 +24,8 @@ def inspection(training):
 
     def step():
         training.store.zero()
-        accumulate(training, inputs, targets, training.batches.position)
+        share = training.ranks.share(len(inputs))
+        accumulate(training, inputs, targets, training.batches.position, share)
 
     step()
     with ag.debug.ledger() as memory:
@@ -48,7 +49,7 @@ def recomputation(training, rounds=3):
     blocks = training.model.recomputed_blocks
     if not blocks:
         return None
-    samples = training.config.batch_size // training.config.accumulation
+    samples = training.config.batch_size // (training.config.accumulation * training.ranks.size)
     kept = {number: kept_bytes(training, number, samples) for number in (blocks, 0)}
     seconds = {blocks: [], 0: []}
     for number in (blocks, 0) * rounds:

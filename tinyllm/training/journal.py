@@ -20,6 +20,9 @@ class Journal:
     """What happens between steps: lines for metrics.jsonl, evaluations, samples, checkpoints.
 
     Where the disk is full or read-only training goes on; what is missing is kept in memory until it can be written.
+
+    Every rank of a run keeps one and does the same at the same time, since a model may lie on all of them; those that
+    do not write have logs and a display that take everything and do nothing.
     """
 
     def __init__(self, run, metrics, samples, checkpoints, display):
@@ -30,6 +33,10 @@ class Journal:
         earlier = [record["seconds"] for record in metrics.records() if "seconds" in record]
         self.started = time.monotonic() - (earlier[-1] if earlier else 0)
 
+    def of_first(self, value):
+        """What the first rank gives, which has the files, on every rank. Of JSON's types."""
+        return self.run.ranks.exchange(value)[0]
+
     def seconds(self):
         """How long the run has been trained, all its starts together."""
         return round(time.monotonic() - self.started, 3)
@@ -38,6 +45,7 @@ class Journal:
         config, step = self.run.training.config, record["step"]
         self.metrics.append({"step": step, "split": "train", **record, "seconds": self.seconds()})
         self.display.update(step, record["loss_nats"], record["tokens_per_second"])
+        self.checkpoints.meet()
         self.tell()
         if "spike" in record:
             self.display.note(happened(record))
@@ -54,7 +62,7 @@ class Journal:
         """A checkpoint, but not before the lines that lead to it: a run that went on from there would lack them."""
         self.metrics.flush()
         self.samples.flush()
-        self.owed = bool(self.metrics.error or self.samples.error)
+        self.owed = self.of_first(bool(self.metrics.error or self.samples.error))
         if not self.owed:
             self.checkpoints.save(self.run.training)
 
@@ -86,7 +94,7 @@ class Journal:
         first = None if whole else windows
         context = training.model.config.max_position_embeddings
         begun = time.perf_counter()
-        nats, count = held_out_loss(training.model, tokens.tokens, first=first)
+        nats, count = held_out_loss(training.model, tokens.tokens, first=first, ranks=training.ranks)
         num_bytes = tokens.num_bytes if whole else self.num_bytes(tokens.tokens[1 : count + 1])
         record = {
             "step": training.step,
@@ -99,7 +107,7 @@ class Journal:
             "seconds": self.seconds(),
         }
         if whole and count > windows * context:  # what can be compared with the evaluations on the way
-            nats, count = held_out_loss(training.model, tokens.tokens, first=windows)
+            nats, count = held_out_loss(training.model, tokens.tokens, first=windows, ranks=training.ranks)
             record["first_windows_loss_nats"] = nats / count
         self.metrics.append(record)
         self.display.validation(training.step, record["loss_nats"], record["bits_per_byte"])
@@ -119,6 +127,7 @@ class Journal:
             for record in self.metrics.records()
             if (record["split"], record["step"], record.get("targets")) == ("validation", training.step, targets)
         ]
+        made = self.of_first(made)
         if made:  # but it may have been killed before it kept the weights
             self.checkpoints.save_if_best(training, comparable_loss(made[-1]))
         result = made[-1] if made else self.evaluate(whole=True)
@@ -128,7 +137,7 @@ class Journal:
     def sample(self):
         """What the model writes now, into samples.jsonl and samples.txt, unless an earlier start has come as far."""
         run, config = self.run, self.run.training.config
-        if any(sample["step"] == run.training.step for sample in self.samples.records()):
+        if self.of_first(any(sample["step"] == run.training.step for sample in self.samples.records())):
             return
         prompt = sample_prompt(run)
         ids = prompt_ids(run.tokenizer, prompt, separated=is_separated(run.config))
@@ -136,7 +145,8 @@ class Journal:
         new = generate(run.training.model, ids, stop=stop_ids(run.tokenizer), **options)
         text = run.tokenizer.decode(new, continuing=prompt != "")
         self.samples.append({"step": run.training.step, "prompt": prompt, "text": text})
-        self.write_samples()
+        if run.ranks.first:
+            self.write_samples()
         self.display.sample(run.training.step, prompt, text)
 
     def write_samples(self):
@@ -152,6 +162,7 @@ class Journal:
     def error(self):
         """Why something is not on disk, in a few words, or None."""
         error = self.metrics.error or self.samples.error or self.text_error or self.checkpoints.error
+        error = error or self.checkpoints.elsewhere
         return error and (getattr(error.__cause__, "strerror", None) or getattr(error, "strerror", None) or str(error))
 
     def tell(self):
@@ -174,8 +185,8 @@ class Journal:
             self.display.note(
                 f"{self.run.folder} cannot be written to ({self.error()}): trying for {PATIENCE_SECONDS} s more"
             )
-        while error := self.error():
-            if time.monotonic() > deadline:
+        while error := self.of_first(self.error()):
+            if self.of_first(time.monotonic() > deadline):
                 raise UserError(f"{self.run.folder} cannot be written to ({error}); {self.left()}")
             time.sleep(min(1, PATIENCE_SECONDS))
             self.write_all()

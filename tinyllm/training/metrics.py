@@ -96,6 +96,30 @@ class MetricsLog:
         self.close()
 
 
+class NoLog:
+    """Stands for a MetricsLog on the ranks that leave writing to the first: it takes everything and keeps nothing."""
+
+    error = None
+
+    def append(self, record):
+        pass
+
+    def flush(self):
+        pass
+
+    def rewind(self, step, roll_backs=0):
+        pass
+
+    def records(self):
+        return []
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+
 def read_metrics(folder, name=METRICS):
     """The records of a run folder, in the order they were written; none if the file is not there yet.
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tinyllm.errors import UserError
 
+LOCK = ".lock"
 NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP}
 
 
@@ -20,7 +21,7 @@ class RunLock:
     """
 
     def __init__(self, folder):
-        self.folder, self.path = Path(folder), Path(folder) / ".lock"
+        self.folder, self.path = Path(folder), Path(folder) / LOCK
         self.file = None
         while self.file is None:
             self.file = self.locked()

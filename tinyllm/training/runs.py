@@ -21,13 +21,17 @@ from tinyllm.training.journal import Journal
 from tinyllm.training.loop import Pretraining, pretrain
 from tinyllm.training.machine import machine
 from tinyllm.training.memory import keep_freed_memory
-from tinyllm.training.metrics import SAMPLES, MetricsLog
+from tinyllm.training.metrics import METRICS, SAMPLES, MetricsLog, NoLog
+from tinyllm.training.parallel import Ranks
+from tinyllm.training.parallel.agreement import by_first, check_same, check_shared, check_shares, together
+from tinyllm.training.parallel.config import ParallelConfig
+from tinyllm.training.parallel.shared_checkpoints import SharedCheckpoints
 from tinyllm.training.parameter_groups import check_patterns
 from tinyllm.training.precision import activation_dtype
 from tinyllm.training.presets import preset as preset_named
 from tinyllm.training.progress import Silent, track
 from tinyllm.training.report import write_report
-from tinyllm.training.run_lock import RunLock
+from tinyllm.training.run_lock import LOCK, RunLock
 from tinyllm.training.signals import stop_on_signals
 
 OURS = ("data/prepared.json", "data/training.tokens", "data/validation.tokens", "tokenizer/tokenizer.json")
@@ -36,7 +40,10 @@ OURS = ("data/prepared.json", "data/training.tokens", "data/validation.tokens", 
 
 @dataclasses.dataclass
 class Run:
-    """A run folder with everything in it open. config: what config.json holds. lock: no other process writes to it."""
+    """A run folder with everything in it open. config: what config.json holds.
+
+    lock: no other process writes to it; None on the ranks that leave writing to the first.
+    """
 
     folder: Path
     config: dict
@@ -44,18 +51,33 @@ class Run:
     training_tokens: TokenFile
     validation_tokens: TokenFile
     training: Pretraining
-    lock: RunLock
+    lock: RunLock | None
+
+    @property
+    def ranks(self):
+        """The Ranks that train it together."""
+        return self.training.ranks
 
 
-def begin_run(folder, preset, corpus, *, tokenizer=None, vocab_size=None, model=None, training=None, device="cpu"):
+def begin_run(
+    folder, preset, corpus, *, tokenizer=None, vocab_size=None, model=None, training=None, device="cpu", parallel=None,
+    ranks=None,
+):  # fmt: skip
     """Make a run folder: train the tokenizer, encode the corpus, make the model.
 
     preset: its name. tokenizer: "bpe", "wordpiece", "character", "bytes", "gpt2", the folder or file of a trained one,
     or one itself; None for the preset's. model, training: dicts of changes to the preset. A folder that holds something
     already is refused and not touched; a start that fails leaves nothing behind.
+
+    parallel, ranks: a ParallelConfig, and the Ranks of the processes that begin it together. They share the folder. The
+    first makes everything, and the others, whose corpus may be None, open what it has made.
     """
-    folder, chosen = Path(folder), preset_named(preset)
-    check_free(folder)
+    folder, ranks, parallel = Path(folder), ranks or Ranks(), parallel or ParallelConfig()
+    asked = {"preset": preset, "tokenizer": getattr(tokenizer, "vocabulary_hash", tokenizer), "vocab_size": vocab_size}
+    asked |= {"model": model, "training": training, "device": device, "parallel": parallel.as_dict()}
+    check_same(ranks, asked)
+    chosen = preset_named(preset)
+    by_first(ranks, lambda: check_free(folder))
     config = changed(chosen.training, training or {})
     size = chosen.vocab_size if vocab_size is None else vocab_size
     # What does not fit together is refused before the long work begins.
@@ -63,22 +85,39 @@ def begin_run(folder, preset, corpus, *, tokenizer=None, vocab_size=None, model=
     activation_dtype(config.precision)
     if config.no_decay or config.learning_rate_factors:
         check_patterns(Decoder(outline), config)
-    with undone_on_failure(folder) as lock:
-        training_text = corpus.split()[0]
-        made = make_tokenizer(tokenizer or chosen.tokenizer, size, corpus, training_text)
+    check_shares(config, ranks)
+
+    def make():
+        made, data = make_data(folder, corpus, tokenizer or chosen.tokenizer, size)
         shape = chosen.model_config(made.vocab_size, model)
-        with track(corpus.num_bytes, "encoding", "bytes") as progress:
-            data = prepare(corpus, made, folder / "data", progress=progress)
-        if data.validation.count < 2:
-            raise UserError("the held-out tenth of the text is a single token, which leaves none to predict; give more")
-        batches = make_batches(data.training, config, shape)
+        make_batches(data.training, config, shape)  # refuses a text shorter than the context
         decoder = Decoder(shape, seed=config.seed).to(device)
         made.save(folder / "tokenizer")
         as_preset = not (tokenizer or vocab_size or model or set(training or {}) - {"seed"})
         expected = chosen.expected.get(corpus.sha256) if as_preset else None
-        settings = settings_of(preset, corpus, made, data, decoder, config, expected) | {"device": device}
-        write_json(folder / "config.json", settings)
-    return Run(folder, settings, made, data.training, data.validation, Pretraining(decoder, batches, config), lock)
+        settings = settings_of(preset, corpus, made, data, decoder, config, expected)
+        return made, data.training, data.validation, decoder, settings | {"device": device}
+
+    with contextlib.ExitStack() as stack:
+        lock = by_first(ranks, lambda: stack.enter_context(undone_on_failure(folder)))
+        check_shared(ranks, folder, folder / LOCK)
+        *contents, settings = by_first(ranks, make) or (None,)
+        settings = ranks.exchange(settings)[0] | {"parallel": parallel.as_dict() | {"ranks": ranks.size}}
+        own, *tokens, decoder = together(ranks, lambda: contents or read_contents(folder, settings, device))
+        batches = make_batches(tokens[0], config, decoder.config)
+        run = Run(folder, settings, own, *tokens, Pretraining(decoder, batches, config, parallel, ranks), lock)
+        by_first(ranks, lambda: write_json(folder / "config.json", settings))
+    return run
+
+
+def make_data(folder, corpus, tokenizer, vocab_size):
+    """(tokenizer, PreparedData): the corpus encoded, in the run folder. tokenizer: as `begin_run` takes it."""
+    made = make_tokenizer(tokenizer, vocab_size, corpus, corpus.split()[0])
+    with track(corpus.num_bytes, "encoding", "bytes") as progress:
+        data = prepare(corpus, made, folder / "data", progress=progress)
+    if data.validation.count < 2:
+        raise UserError("the held-out tenth of the text is a single token, which leaves none to predict; give more")
+    return made, data
 
 
 def settings_of(preset, corpus, tokenizer, data, decoder, config, expected):
@@ -110,43 +149,62 @@ def settings_of(preset, corpus, tokenizer, data, decoder, config, expected):
     }
 
 
-def resume_run(folder, *, steps=None, device=None):
+def resume_run(folder, *, steps=None, device=None, parallel=None, ranks=None):
     """Open a run folder at its newest whole checkpoint, or at its beginning if there is none yet.
 
     steps: a new end, None for the one it began with. device: None for the one it began on. The folder is not touched
-    unless it could be opened.
+    unless it could be opened. parallel, ranks: as `begin_run` takes them, and the same or others than before; None for
+    the ParallelConfig that it had.
     """
-    folder = Path(folder)
-    read_config(folder)  # refuses what is no run folder
-    lock = RunLock(folder)
+    folder, ranks = Path(folder), ranks or Ranks()
+    check_same(ranks, {"steps": steps, "device": device, "parallel": parallel and parallel.as_dict()})
+
+    def locked():
+        read_config(folder)  # refuses what is no run folder
+        return RunLock(folder)
+
+    lock = by_first(ranks, locked)
     try:
-        return opened_run(folder, lock, steps, device)
+        check_shared(ranks, folder, folder / LOCK)
+        return opened_run(folder, lock, steps, device, parallel, ranks)
     except BaseException:
-        lock.release()
+        if lock:
+            lock.release()
         raise
 
 
-def opened_run(folder, lock, steps, device):
-    settings = read_config(folder)
+def opened_run(folder, lock, steps, device, parallel, ranks):
+    settings = together(ranks, lambda: read_config(folder))
     if "training" not in settings:
         raise UserError(f"{folder} holds a model but no training run; it cannot be resumed")
-    config = training_config(settings, folder, steps)
-    tokenizer = load_tokenizer(folder / "tokenizer")
-    files = [
-        TokenFile.open(folder / "data" / f"{part}.tokens", tokenizer.vocabulary_hash)
-        for part in ("training", "validation")
-    ]
-    shape = decoder_config(settings, folder)
-    decoder = Decoder(shape, seed=config.seed).to(device or settings.get("device") or "cpu")
-    training = Pretraining(decoder, make_batches(files[0], config, shape), config)
-    if checkpoints(folder):  # else it was killed before the first one; its seed repeats what it had
+    config, parallel = training_config(settings, folder, steps), parallel or parallel_config(settings, folder)
+    check_shares(config, ranks)
+    tokenizer, *tokens, decoder = together(ranks, lambda: read_contents(folder, settings, device))
+    batches = make_batches(tokens[0], config, decoder.config)
+    training = Pretraining(decoder, batches, config, parallel, ranks)
+    if ranks.exchange(bool(checkpoints(folder)))[
+        0
+    ]:  # else it was killed before the first; its seed repeats what it had
         load_checkpoint(folder, training)
     if config.steps < training.step:
         raise UserError(f"{folder} has come to step {training.step}; it cannot end at step {config.steps}")
-    if settings["training"] != config.as_dict():
-        settings["training"] = config.as_dict()
-        write_json(folder / "config.json", settings)
-    return Run(folder, settings, tokenizer, *files, training, lock)
+    changes = {"training": config.as_dict(), "parallel": parallel.as_dict() | {"ranks": ranks.size}}
+    if settings != settings | changes:
+        settings |= changes
+        by_first(ranks, lambda: write_json(folder / "config.json", settings))
+    return Run(folder, settings, tokenizer, *tokens, training, lock)
+
+
+def read_contents(folder, settings, device):
+    """(tokenizer, training TokenFile, validation TokenFile, Decoder with its first weights) of a run folder.
+
+    settings: what its config.json holds. device: None for the one that this says.
+    """
+    tokenizer = load_tokenizer(folder / "tokenizer")
+    parts = [folder / "data" / f"{part}.tokens" for part in ("training", "validation")]
+    tokens = [TokenFile.open(path, tokenizer.vocabulary_hash) for path in parts]
+    decoder = Decoder(decoder_config(settings, folder), seed=training_config(settings, folder, None).seed)
+    return tokenizer, *tokens, decoder.to(device or settings.get("device") or "cpu")
 
 
 def training_config(settings, folder, steps):
@@ -156,6 +214,15 @@ def training_config(settings, folder, steps):
     except (TypeError, UserError) as error:
         raise UserError(f"{folder / 'config.json'} describes no training ({error}); put it back as it was") from None
     return config if steps is None else dataclasses.replace(config, steps=steps)
+
+
+def parallel_config(settings, folder):
+    """The ParallelConfig that a run had last; the usual one where it is older than that."""
+    values = {name: value for name, value in settings.get("parallel", {}).items() if name != "ranks"}
+    try:
+        return ParallelConfig(**values)
+    except (TypeError, UserError) as error:
+        raise UserError(f"{folder / 'config.json'}: parallel is none ({error}); put it back as it was") from None
 
 
 def check_free(folder):
@@ -230,10 +297,15 @@ def make_batches(tokens, config, shape):
 
 
 def measure_recomputation(run):
-    """Write what recomputing blocks saves and costs into recomputation.json, once, where blocks are recomputed."""
+    """Write what recomputing blocks saves and costs into recomputation.json, once, where blocks are recomputed.
+
+    All ranks measure, since they compute a gradient together; what the first has found is written.
+    """
     path = run.folder / RECOMPUTATION
-    if run.training.model.recomputed_blocks and not path.exists():
-        write_json(path, {"format_version": FORMAT_VERSION, **recomputation(run.training)})
+    if run.training.model.recomputed_blocks and not run.ranks.exchange(path.exists())[0]:
+        measured = recomputation(run.training)
+        if run.ranks.first:
+            write_json(path, {"format_version": FORMAT_VERSION, **measured})
 
 
 def complete(run, display=None, debug=False):
@@ -241,16 +313,20 @@ def complete(run, display=None, debug=False):
 
     debug: watch every op for the first NaN and for overwritten arrays. Returns the final validation metrics, or None if
     Ctrl-C stopped it (a checkpoint is then saved).
+
+    Every rank of a run calls this. The first alone has a display and writes, but for the others' parts of checkpoints;
+    a Ctrl-C that reaches any of them stops all after the same step.
     """
-    display, training, config = display or Silent(), run.training, run.training.config
+    training, config, ranks = run.training, run.training.config, run.ranks
+    display = (display if ranks.first else None) or Silent()
     keep_freed_memory()
     with contextlib.ExitStack() as stack:
-        stack.callback(run.lock.release)
+        if run.lock:
+            stack.callback(run.lock.release)
         stack.enter_context(np.errstate(all="ignore"))  # what overflows is said once, by the loop
-        clear_leftovers(run.folder)
-        metrics = stack.enter_context(MetricsLog(run.folder))
-        samples = stack.enter_context(MetricsLog(run.folder, SAMPLES))
-        saving = stack.enter_context(Checkpoints(run.folder, config.keep_checkpoints, config.checkpoint_every))
+        by_first(ranks, lambda: clear_leftovers(run.folder))
+        metrics, samples = (stack.enter_context(log_of(run, name)) for name in (METRICS, SAMPLES))
+        saving = stack.enter_context(checkpoints_of(run))
         stack.enter_context(display)
         stopping = stack.enter_context(stop_on_signals())
         metrics.rewind(training.step, training.spikes.roll_backs)
@@ -261,18 +337,34 @@ def complete(run, display=None, debug=False):
         display.start(config.steps, training.step)
         if training.step == 0:
             journal.sample()
+
+        def stop():
+            return ranks.sum(int(stopping.is_set())) > 0
+
         try:
             with watched(training) if debug else contextlib.nullcontext():
-                pretrain(training, after_step=journal.after_step, roll_back=journal.roll_back, stop=stopping.is_set)
+                pretrain(training, after_step=journal.after_step, roll_back=journal.roll_back, stop=stop)
         except Diverged as error:
             journal.diverged(error)
             saving.wait()
-            write_report(run.folder)  # there it is needed most
+            if ranks.first:
+                write_report(run.folder)  # there it is needed most
             raise
-        if stopping.is_set():
+        if stop():
             display.note("stopping after this step: saving")
         journal.save()
         result = None if training.step < config.steps else journal.final()
         journal.settle()
-    write_report(run.folder)
+    if ranks.first:
+        write_report(run.folder)
     return result
+
+
+def log_of(run, name):
+    return MetricsLog(run.folder, name) if run.ranks.first else NoLog()
+
+
+def checkpoints_of(run):
+    config = run.training.config
+    options = (run.folder, config.keep_checkpoints, config.checkpoint_every)
+    return Checkpoints(*options) if run.ranks.size == 1 else SharedCheckpoints(*options, run.ranks)
