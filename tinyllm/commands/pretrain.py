@@ -76,7 +76,7 @@ class Options:
     """Where the arrays live. auto: the CPU, or for a resumed run where it began."""
 
     precision: str | None = None
-    """Of activations and products: fp32, fp16 (with dynamic loss scaling) or bf16. Weights are kept in float32."""
+    """Of activations and products: fp32, fp16 (with loss scaling) or bf16. Weights are kept in float32."""
 
     kernels: str = "auto"
     """auto (numba on the CPU), reference (the array code that you read), or numba."""

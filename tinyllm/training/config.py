@@ -14,21 +14,46 @@ LEAST |= {"spike_window": 45, "most_skips": 1, "most_roll_backs": 1}
 CHOICES = {
     "precision": ("fp32", "fp16", "bf16"),
     "optimizer": ("adamw", "sgd", "lion", "muon", "adafactor"),
-    "schedule": ("cosine", "linear", "constant", "wsd", "inverse_sqrt"),
+    "loss_scaling": ("dynamic", "patient", "fixed"),
+    "schedule": (
+        "cosine", "linear", "constant", "wsd", "inverse_sqrt", "warmup_lr", "warmup_decay_lr", "warmup_cosine_lr",
+    ),
+    "warmup_type": ("log", "linear"),
     "adjust_lr": ("match_rms_adamw", "original"),
     "on_spike": ("off", "warn", "skip", "roll-back"),
-}
-ENDLESS = ("constant", "inverse_sqrt")
+}  # fmt: skip
+ENDLESS = ("constant", "inverse_sqrt", "warmup_lr", "warmup_decay_lr")
 """Schedules that fall to no least learning rate."""
 
+SCHEDULE_OPTIONS = {
+    "wsd": {"decay_share": 0.2},
+    "warmup_lr": {"warmup_type": "log", "warmup_min_lr": 0.0},
+    "warmup_decay_lr": {"warmup_type": "log", "warmup_min_lr": 0.0, "schedule_steps": None},
+    "warmup_cosine_lr": {"warmup_type": "log", "warmup_min_lr": 0.0, "schedule_steps": None},
+}
+"""The options of schedules beside those that all have, and what they are unless given; None: as many as `steps`."""
+
+LOSS_SCALING_OPTIONS = {
+    "dynamic": {"initial_scale_power": 16, "loss_scale_window": 2000},
+    "patient": {
+        "initial_scale_power": 16, "loss_scale_window": 1000, "hysteresis": 2, "consecutive_hysteresis": False,
+        "min_loss_scale": 1.0,
+    },
+    "fixed": {"loss_scale": 2.0**16},
+}  # fmt: skip
+"""The options of each kind of loss scaling, and what they are unless given."""
+
 OPTIMIZER_OPTIONS = {
-    "adamw": {"beta1": 0.9, "beta2": 0.99},
+    "adamw": {"beta1": 0.9, "beta2": 0.99, "eps": 1e-8},
     "sgd": {"momentum": 0.9, "nesterov": False},
     "lion": {"beta1": 0.9, "beta2": 0.99},
     "muon": {"momentum": 0.95, "nesterov": True, "adjust_lr": "match_rms_adamw", "beta1": 0.9, "beta2": 0.99},
     "adafactor": {"beta2_decay": 0.8, "update_clip": 1.0, "relative_step": True},
 }
 """The options of each optimizer beside those that all have, and what they are unless given."""
+
+LARGEST_SCALE = 2.0**127
+"""A loss scale beyond it is none that float32 has."""
 
 BESIDE_ADAMW = {"sgd": 100, "lion": 0.25, "adafactor": 10}
 """What a preset's learning rate, AdamW's, is multiplied with for another optimizer, and its weight decay divided by."""
@@ -47,22 +72,45 @@ class TrainingConfig:
     """How many blocks, from the first, keep no activations and are computed once more in backward: none, all or a
     number. The result is the same to the bit; memory is saved, a forward pass added."""
     precision: str = "fp32"
-    """fp32, fp16 (with dynamic loss scaling) or bf16: of activations and products; weights are kept in float32."""
+    """fp32, fp16 (with loss scaling) or bf16: of activations and products; weights are kept in float32."""
+    loss_scaling: str = "dynamic"
+    """Of fp16: dynamic (halved by an overflow), patient (by several, down to a least scale; DeepSpeed's) or fixed."""
+    loss_scale: float | None = None
+    """Of fixed loss scaling: the scale; 65536 unless given."""
+    initial_scale_power: int | None = None
+    """Of dynamic and patient: the scale begins at 2 to this power; 16 unless given."""
+    loss_scale_window: int | None = None
+    """Of dynamic and patient: after so many good steps the scale is doubled; 2000 and 1000 unless given."""
+    hysteresis: int | None = None
+    """Of patient: how many overflows it takes to halve the scale; 2 unless given."""
+    consecutive_hysteresis: bool | None = None
+    """Of patient: whether those overflows must come in a row; False unless given."""
+    min_loss_scale: float | None = None
+    """Of patient: an overflow at this scale ends the run; 1 unless given."""
     optimizer: str = "adamw"
     """adamw, sgd, lion, muon (adamw for what is no matrix in a block) or adafactor"""
     schedule: str = "cosine"
-    """Of the learning rate after the warm-up: cosine, linear, constant, wsd (stays, then falls) or inverse_sqrt."""
+    """Of the learning rate after the warm-up: cosine, linear, constant, wsd (stays, then falls) or inverse_sqrt; or
+    DeepSpeed's, warm-up included: warmup_lr (stays), warmup_decay_lr (a line down) or warmup_cosine_lr."""
     learning_rate: float = 1e-3
     """The peak, after the warm-up."""
     min_learning_rate: float = 1e-4
-    """Where cosine, linear and wsd end."""
+    """Where cosine, linear, wsd and warmup_cosine_lr end."""
     warmup_steps: int = 100
     decay_share: float | None = None
     """Of wsd: in which share of the steps, the last ones, it falls; 0.2 unless given."""
+    warmup_type: str | None = None
+    """Of DeepSpeed's schedules: log (unless given) or linear."""
+    warmup_min_lr: float | None = None
+    """Of DeepSpeed's schedules: where the warm-up begins; 0 unless given."""
+    schedule_steps: int | None = None
+    """Of warmup_decay_lr and warmup_cosine_lr: where they end; with the run unless given."""
     beta1: float | None = None
     """Of adamw, lion, and muon's adamw; 0.9 unless given."""
     beta2: float | None = None
     """Of adamw, lion, and muon's adamw; 0.99 unless given."""
+    eps: float | None = None
+    """Of adamw: what is added to the root of the second moment; 1e-8 unless given."""
     momentum: float | None = None
     """Of sgd, 0.9 unless given, and muon, 0.95."""
     nesterov: bool | None = None
@@ -113,7 +161,7 @@ class TrainingConfig:
                 raise UserError(f"{name} must be at least {least}, not {getattr(self, name)}")
         rates = {f"learning_rate_factors of {name!r}": factor for name, factor in self.learning_rate_factors.items()}
         rates |= {name: getattr(self, name) for name in ("learning_rate", "min_learning_rate", "clip", "weight_decay")}
-        rates["beta2_decay"] = self.given("beta2_decay", 0.0)
+        rates |= {name: self.given(name, 0.0) for name in ("beta2_decay", "eps", "warmup_min_lr")}
         for name, value in rates.items():
             if not 0 <= value < math.inf:
                 raise UserError(f"{name} must not be negative, infinite or NaN; it was {value}")
@@ -134,6 +182,7 @@ class TrainingConfig:
                 hint = did_you_mean(value, choices)
                 raise UserError(f"{name} must be one of {', '.join(choices)}, not {value!r}{hint}")
         self.refuse_unused()
+        self.check_loss_scaling()
 
         if self.recompute not in ("none", "all") and not (type(self.recompute) is int and self.recompute >= 0):
             raise UserError(f"recompute must be none, all or a number of blocks, not {self.recompute!r}")
@@ -144,21 +193,62 @@ class TrainingConfig:
         return default if value is None else value
 
     def refuse_unused(self):
-        """UserError for an option that this optimizer or schedule would ignore."""
-        own = OPTIMIZER_OPTIONS[self.optimizer]
-        for name in unused_options(self.optimizer):
+        """UserError for an option that this optimizer, schedule or loss scaling would ignore."""
+        for kind, table in (("optimizer", OPTIMIZER_OPTIONS), ("schedule", SCHEDULE_OPTIONS)):
+            self.refuse_unused_of(kind, table)
+        if self.precision == "fp16":
+            self.refuse_unused_of("loss_scaling", LOSS_SCALING_OPTIONS)
+            return
+        names = ["loss_scaling"] * (self.loss_scaling != "dynamic")
+        names += [name for name in unused_options(None, LOSS_SCALING_OPTIONS) if getattr(self, name) is not None]
+        if names:
+            raise UserError(f"{names[0]} is an option of fp16, and {self.precision} scales no loss; leave it out")
+
+    def refuse_unused_of(self, kind, table):
+        chosen, called = getattr(self, kind), kind.replace("_", " ")
+        own = table.get(chosen, {})
+        for name in unused_options(chosen, table):
             if getattr(self, name) is not None:
-                users = [optimizer for optimizer, options in OPTIMIZER_OPTIONS.items() if name in options]
+                users = ", ".join(user for user, options in table.items() if name in options)
+                whose = users if kind == "optimizer" else f"the {called} {users}"
+                has = f", which has {', '.join(own)}" if own else ""
                 raise UserError(
-                    f"{name} is an option of {', '.join(users)}, not of {self.optimizer}, which has {', '.join(own)}; "
-                    "leave it out or choose another optimizer"
+                    f"{name} is an option of {whose}, not of {chosen}{has}; leave it out or choose another {called}"
                 )
-        if self.decay_share is not None and self.schedule != "wsd":
-            raise UserError(f"decay_share is an option of the schedule wsd, not of {self.schedule}; leave it out")
+
+    def check_loss_scaling(self):
+        for name, least in {
+            "loss_scale_window": 1,
+            "hysteresis": 1,
+            "initial_scale_power": 0,
+            "schedule_steps": 1,
+        }.items():
+            if self.given(name, least) < least:
+                raise UserError(f"{name} must be at least {least}, not {getattr(self, name)}")
+        for name in ("loss_scale", "min_loss_scale"):
+            if not 1 <= self.given(name, 1.0) < LARGEST_SCALE:
+                raise UserError(f"{name} must be from 1 to {LARGEST_SCALE:g}, not {getattr(self, name)}")
+        power = self.given("initial_scale_power", 16)
+        if not self.given("min_loss_scale", 1.0) <= 2.0**power < LARGEST_SCALE:
+            raise UserError(
+                f"the loss scale begins at 2^{power}: that must lie between min_loss_scale, "
+                f"{self.given('min_loss_scale', 1.0):g}, and {LARGEST_SCALE:g}"
+            )
 
     def optimizer_options(self):
         """dict of the options that this optimizer has beside those that all have, given or its own."""
-        return {name: self.given(name, usual) for name, usual in OPTIMIZER_OPTIONS[self.optimizer].items()}
+        return self.options(OPTIMIZER_OPTIONS[self.optimizer])
+
+    def schedule_options(self):
+        """dict of the options that this schedule has beside those that all have, given or its own."""
+        return self.options(SCHEDULE_OPTIONS.get(self.schedule, {}))
+
+    def loss_scaling_options(self):
+        """dict of the options of this kind of loss scaling, given or its own."""
+        return self.options(LOSS_SCALING_OPTIONS[self.loss_scaling])
+
+    def options(self, usual):
+        return {name: self.given(name, value) for name, value in usual.items()}
 
     def recomputed_blocks(self, num_blocks):
         """How many of a model's blocks are recomputed; a number beyond them means all."""
@@ -179,10 +269,10 @@ class TrainingConfig:
         return cls(**values)
 
 
-def unused_options(optimizer):
-    """The options that some optimizer has and this one has not, in the order of the table."""
-    own = OPTIMIZER_OPTIONS.get(optimizer, {})
-    every = dict.fromkeys(name for options in OPTIMIZER_OPTIONS.values() for name in options)
+def unused_options(chosen, table=OPTIMIZER_OPTIONS):
+    """The options that something in a table has and this optimizer (or schedule) has not, in the order of the table."""
+    own = table.get(chosen, {})
+    every = dict.fromkeys(name for options in table.values() for name in options)
     return [name for name in every if name not in own]
 
 

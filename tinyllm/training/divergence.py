@@ -41,6 +41,20 @@ class TooManySpikes(Diverged):
         )
 
 
+class LossScaleExhausted(Diverged):
+    """An overflow at the least loss scale: there is none that these gradients fit."""
+
+    def __init__(self, step, record):
+        self.step, self.record = step, record
+        self.cause = f"gradients overflow float16 even at the least loss scale, {record['loss_scale']:g}"
+        record["first_nan"] = findings(self.cause)
+        UserError.__init__(
+            self,
+            f"step {step}: {self.cause} (min_loss_scale), so training stopped before its update. Begin again in "
+            f"another run folder with a smaller least scale, --precision bf16, {SETTINGS}.",
+        )
+
+
 def findings(cause):
     """The cause as fields of a record."""
     if isinstance(cause, ag.debug.NonFinite):

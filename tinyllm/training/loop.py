@@ -7,11 +7,11 @@ import numpy as np
 
 from autograd.arrays import xp_of
 from tinyllm.data.batches import IGNORED
-from tinyllm.training.divergence import Diverged, TooManySpikes, findings, first_cause
+from tinyllm.training.divergence import Diverged, LossScaleExhausted, TooManySpikes, findings, first_cause
 from tinyllm.training.optimizers import make_optimizer, make_store
 from tinyllm.training.parallel import Ranks
 from tinyllm.training.parallel.config import ParallelConfig
-from tinyllm.training.precision import LossScaler, activation_dtype
+from tinyllm.training.precision import activation_dtype, make_scaler
 from tinyllm.training.schedules import learning_rate
 from tinyllm.training.spikes import SpikeMonitor
 
@@ -26,7 +26,7 @@ class Pretraining:
         model.recomputed_blocks = config.recomputed_blocks(model.config.num_hidden_layers)
         self.store = make_store(model, config, self.parallel, self.ranks)
         self.optimizer = make_optimizer(self.store.part, config)
-        self.scaler = LossScaler(active=config.precision == "fp16")
+        self.scaler = make_scaler(config)
         watches = config.on_spike != "off"
         self.spikes = SpikeMonitor(config.spike_threshold, config.spike_window, config.most_skips, active=watches)
         self.step = 0
@@ -127,13 +127,13 @@ def decide(training, spike, loss, norm):
 
     spike: what the monitor said. A loss scale too large is no spike: the scaler mends it. What is no number is never
     followed. A run stops where it is not to be left out either, or comes too often in a row; it gives up after too many
-    roll-backs.
+    roll-backs; it is "exhausted" by an overflow at the least loss scale.
     """
     config, scaler, spikes = training.config, training.scaler, training.spikes
     leaves_out = config.on_spike in ("skip", "roll-back")
     overflow = scaler.active and scaler.scale >= 1 and not math.isfinite(norm) and not training.store.is_finite()
     if overflow and (math.isfinite(loss) or not leaves_out):
-        return "overflow"
+        return "exhausted" if scaler.exhausted else "overflow"
     if not spike or "new_level" in spike:
         return "follow"
     if config.on_spike == "roll-back" and spikes.roll_backs >= config.most_roll_backs:
@@ -148,6 +148,8 @@ def explain(training, record, verdict, spike, compute):
 
     compute() computes loss and gradient once more: where one is no number, to find the op that made it.
     """
+    if verdict == "exhausted":
+        raise LossScaleExhausted(training.step + 1, record)
     if verdict != "overflow":
         record["spike"] = spike
     if not math.isfinite(record["loss_nats"]) or (spike and spike["z"] is None and verdict != "overflow"):

@@ -1,10 +1,8 @@
-"""Learning rate as a function of the step. Every schedule begins with the same line up to the peak."""
+"""Learning rate as a function of the step. Every schedule begins with the same line up to the peak, but DeepSpeed's."""
 
 import math
 
 from tinyllm.training.config import ENDLESS
-
-DECAY_SHARE = 0.2
 
 
 def learning_rate(config, step):
@@ -12,8 +10,13 @@ def learning_rate(config, step):
     options = {"peak": config.learning_rate, "warmup_steps": config.warmup_steps}
     if config.schedule not in ENDLESS:
         options |= {"floor": config.min_learning_rate, "steps": config.steps}
+    own = config.schedule_options()
     if config.schedule == "wsd":
-        options["decay_steps"] = round(config.steps * config.given("decay_share", DECAY_SHARE))
+        options["decay_steps"] = round(config.steps * own["decay_share"])
+    if config.schedule in DEEPSPEED:
+        options |= {"start": own["warmup_min_lr"], "shape": own["warmup_type"]}
+    if "schedule_steps" in own:
+        options["steps"] = own["schedule_steps"] or config.steps
     return SCHEDULES[config.schedule](step, **options)
 
 
@@ -68,10 +71,48 @@ def warmup_inverse_sqrt(step, *, peak, warmup_steps):
     return peak * math.sqrt((warmup_steps + 1) / (step + 1))
 
 
+def risen(step, warmup_steps, shape):
+    """How far up DeepSpeed's warm-ups are, from 0 to 1: ln(k + 1) / ln w, or k / w in a "linear" one.
+
+    Its schedules move on after an update, the first time to k = 0: updates 0 and 1 both have it, k = max(n - 1, 0).
+    """
+    done = max(step - 1, 0)
+    if done >= warmup_steps:
+        return 1.0
+    return math.log(done + 1) / math.log(warmup_steps) if shape == "log" else done / warmup_steps
+
+
+def warmup_lr(step, *, peak, start, warmup_steps, shape):
+    """DeepSpeed's WarmupLR: rise from `start` to `peak`, stay: η = start + risen (peak - start). At least two steps."""
+    return start + risen(step, max(warmup_steps, 2), shape) * (peak - start)
+
+
+def warmup_decay_lr(step, *, peak, start, warmup_steps, shape, steps):
+    """DeepSpeed's WarmupDecayLR: rise as WarmupLR, fall linearly to `start`, one update after `steps`.
+
+    η = start + q (peak - start),  q = (N - (n - 1)) / (N - w)
+    """
+    warmup_steps = max(warmup_steps, 2)
+    if step - 1 < warmup_steps:
+        return warmup_lr(step, peak=peak, start=start, warmup_steps=warmup_steps, shape=shape)
+    return start + max((steps - (step - 1)) / max(steps - warmup_steps, 1), 0.0) * (peak - start)
+
+
+def warmup_cosine_lr(step, *, peak, start, floor, warmup_steps, shape, steps):
+    """DeepSpeed's WarmupCosineLR: rise as WarmupLR, fall as `warmup_cosine` does: along half a cosine to `floor`."""
+    warmup_steps = max(warmup_steps, 2)
+    if step - 1 < warmup_steps:
+        return warmup_lr(step, peak=peak, start=start, warmup_steps=warmup_steps, shape=shape)
+    return warmup_cosine(step, peak=peak, floor=floor, warmup_steps=warmup_steps, steps=steps)
+
+
+DEEPSPEED = {"warmup_lr": warmup_lr, "warmup_decay_lr": warmup_decay_lr, "warmup_cosine_lr": warmup_cosine_lr}
+
 SCHEDULES = {
     "constant": warmup_constant,
     "linear": warmup_linear,
     "cosine": warmup_cosine,
     "wsd": warmup_stable_decay,
     "inverse_sqrt": warmup_inverse_sqrt,
+    **DEEPSPEED,
 }

@@ -90,7 +90,7 @@ STEPS = ("--steps", "4", "--training.checkpoint-every", "2", "--training.evaluat
         ("--training.optimizer adafactor --training.update-clip 0", "update_clip must be positive and finite, not 0.0"),
         (
             "--training.schedule cosin",
-            "schedule must be one of cosine, linear, constant, wsd, inverse_sqrt, not 'cosin'",
+            "schedule must be one of cosine, linear, constant, wsd, inverse_sqrt, warmup_lr, ",
         ),
         ("--training.decay-share 0.1", "decay_share is an option of the schedule wsd, not of cosine; leave it out"),
         ("--training.schedule wsd --training.decay-share 0", "decay_share must be in (0, 1], not 0.0"),

@@ -99,7 +99,9 @@ def test_a_config_of_an_older_version_has_values_that_its_optimizer_does_not_use
     older = {"optimizer": optimizer, "beta1": 0.9, "beta2": 0.95, "momentum": 0.8, "steps": 7}
     config = TrainingConfig.from_dict(older)
     assert config.steps == 7
-    expected = {"beta1": 0.9, "beta2": 0.95} if optimizer == "adamw" else {"momentum": 0.8, "nesterov": False}
+    expected = (
+        {"beta1": 0.9, "beta2": 0.95, "eps": 1e-8} if optimizer == "adamw" else {"momentum": 0.8, "nesterov": False}
+    )
     assert config.optimizer_options() == expected
     with pytest.raises(UserError, match=r"is an option of"):
         TrainingConfig.from_dict(older | {"schedule": "cosine"})

@@ -5,15 +5,17 @@ import sys
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import autograd as ag
 from tinyllm.data import RandomBatches
 from tinyllm.errors import UserError
 from tinyllm.models import Decoder, gpt2
 from tinyllm.training.config import TrainingConfig
-from tinyllm.training.divergence import Diverged
+from tinyllm.training.divergence import Diverged, LossScaleExhausted
 from tinyllm.training.loop import Pretraining, pretrain
-from tinyllm.training.precision import LossScaler, activation_dtype
+from tinyllm.training.precision import FixedLossScale, LossScaler, PatientLossScaler, activation_dtype, make_scaler
 
 SHAPE = gpt2.config(
     vocab_size=17, hidden_size=8, num_hidden_layers=2, num_attention_heads=2, max_position_embeddings=6, dropout=0.2
@@ -66,6 +68,98 @@ def test_a_scaler_goes_on_as_it_was():
     assert after(second, False, False, True) == after(first, False, False, True) == [65536, 65536, 32768]
 
 
+def deepspeeds(overflows, power, window, hysteresis, consecutive, least):
+    """The scales of DeepSpeed's DynamicLossScaler, restated as it counts; "error" where it ends the run."""
+    scale, last_overflow, left, scales = 2.0**power, -1, hysteresis, []
+    for iteration, overflow in enumerate(overflows):
+        if overflow:
+            if hysteresis == 1 or left == 1:
+                if scale == least:
+                    return [*scales, "error"]
+                scale = max(scale / 2, least)
+            else:
+                left -= 1
+            last_overflow = iteration
+        else:
+            if consecutive:
+                left = hysteresis
+            stable = iteration - last_overflow - 1
+            if stable > 0 and stable % window == 0:
+                if not consecutive:
+                    left = hysteresis
+                scale *= 2
+        scales.append(scale)
+    return scales
+
+
+@given(
+    overflows=st.lists(st.sampled_from([False, False, False, True]), max_size=80),
+    power=st.integers(2, 8),
+    window=st.integers(1, 6),
+    hysteresis=st.integers(1, 4),
+    consecutive=st.booleans(),
+    least=st.sampled_from([1.0, 2.0, 3.0]),
+    cut=st.integers(0, 80),
+)
+def test_patient_scaling_is_deepspeeds_also_when_it_is_stopped_and_resumed(
+    overflows, power, window, hysteresis, consecutive, least, cut
+):
+    def make():
+        return PatientLossScaler(2.0**power, window, hysteresis, consecutive, least)
+
+    scaler, scales = make(), []
+    for n, overflow in enumerate(overflows):
+        if n == cut:
+            earlier, scaler = scaler, make()
+            scaler.load_state(earlier.state())
+        if overflow and scaler.exhausted:
+            scales.append("error")
+            break
+        scaler.update(overflow)
+        scales.append(scaler.scale)
+    assert scales == deepspeeds(overflows, power, window, hysteresis, consecutive, least)
+
+
+def test_the_config_names_the_scaler():
+    def scaler(**options):
+        return make_scaler(TrainingConfig(precision="fp16", **options))
+
+    assert vars(scaler()) == vars(LossScaler())
+    assert vars(make_scaler(TrainingConfig())) == vars(LossScaler(active=False))
+    assert vars(scaler(initial_scale_power=3, loss_scale_window=5)) == vars(LossScaler(scale=8.0, interval=5))
+    patient = {"hysteresis": 3, "consecutive_hysteresis": True, "min_loss_scale": 4.0, "loss_scale_window": 7}
+    assert vars(scaler(loss_scaling="patient")) == vars(PatientLossScaler(2.0**16, 1000, 2, False, 1.0))
+    assert vars(scaler(loss_scaling="patient", **patient)) == vars(PatientLossScaler(2.0**16, 7, 3, True, 4.0))
+    fixed = scaler(loss_scaling="fixed", loss_scale=128.0)
+    assert isinstance(fixed, FixedLossScale)
+    assert after(fixed, True, False, True) == [128, 128, 128]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"hysteresis": 2}, "hysteresis is an option of fp16, and fp32 scales no loss; leave it out"),
+        ({"loss_scaling": "fixed", "precision": "bf16"}, "loss_scaling is an option of fp16, and bf16"),
+        ({"precision": "fp16", "hysteresis": 2}, "hysteresis is an option of the loss scaling patient, not of dynamic"),
+        (
+            {"precision": "fp16", "loss_scaling": "fixed", "loss_scale_window": 3},
+            "loss_scale_window is .* not of fixed",
+        ),
+        (
+            {"precision": "fp16", "loss_scaling": "fix"},
+            "loss_scaling must be one of dynamic, patient, fixed, not 'fix'",
+        ),
+        ({"precision": "fp16", "loss_scaling": "fixed", "loss_scale": 0.5}, "loss_scale must be from 1 to .*, not 0.5"),
+        ({"precision": "fp16", "loss_scaling": "patient", "min_loss_scale": 2.0**17}, "begins at 2.16: that must lie"),
+        ({"precision": "fp16", "initial_scale_power": 127}, "the loss scale begins at 2.127: that must lie between"),
+        ({"precision": "fp16", "loss_scale_window": 0}, "loss_scale_window must be at least 1, not 0"),
+    ],
+)
+def test_options_of_another_scaling_are_refused(changes, message):
+    with pytest.raises(UserError, match=message):
+        TrainingConfig(**changes)
+
+
 # --- A step that is skipped -------------------------------------------------------------------------------------------
 
 
@@ -113,6 +207,25 @@ def test_gradients_that_no_scale_can_hold_end_the_run():
         pretrain(training)
     assert "blocks.0.feed_forward.up" in str(caught.value)
     np.testing.assert_array_equal(training.store.values, before)
+
+
+def test_an_overflow_at_the_least_scale_ends_the_run_before_anything_changes():
+    patient = {"loss_scaling": "patient", "initial_scale_power": 41, "min_loss_scale": 2.0**40}
+    training, records = make(dataclasses.replace(FP16, **patient)), []
+    weights, state, _ = everything(training)
+    with np.errstate(over="ignore", invalid="ignore"), pytest.raises(LossScaleExhausted) as caught:
+        pretrain(training, after_step=records.append)
+    assert [record["loss_scale"] for record in records] == [2.0**41, 2.0**41]  # patience, then scale
+    assert str(caught.value).startswith("step 3: gradients overflow float16 even at the least loss scale, 1.09951e+12 ")
+    assert caught.value.record["first_nan"] == {"cause": caught.value.cause}
+    assert everything(training)[:2] == (weights, state)
+
+
+def test_a_fixed_scale_skips_what_overflows_and_stays():
+    training, records = make(dataclasses.replace(FP16, loss_scaling="fixed", loss_scale=2.0**40, steps=2)), []
+    with np.errstate(over="ignore", invalid="ignore"):
+        pretrain(training, after_step=records.append)
+    assert [(record["skipped"], record["loss_scale"]) for record in records] == [("overflow", 2.0**40)] * 2
 
 
 # --- Small gradients --------------------------------------------------------------------------------------------------
