@@ -570,3 +570,46 @@ for name, cases in {
     ],
 }.items():
     CASES.setdefault(name, []).extend(cases)
+
+
+class OneRank:
+    """What collectives are asked of where there is one process. What many ranks compute is proven in
+    `tests/tinyllm/training/parallel/test_collectives.py`."""
+
+    rank, size = 0, 1
+
+    def all_reduce(self, array):
+        assert array.ndim == 1
+        assert array.flags.c_contiguous
+
+    def reduce_scatter(self, array, cuts):
+        self.all_reduce(array)
+        assert cuts == (0, array.size)
+
+    all_gather = reduce_scatter
+
+
+ONE_RANK = OneRank()
+
+
+def collectives():
+    return [
+        Case("matrix", normal(3, 5), ranks=ONE_RANK),
+        Case("vector", normal(7), ranks=ONE_RANK),
+        Case("three axes", normal(2, 1, 4), ranks=ONE_RANK),
+        Case("empty", normal(0, 3), ranks=ONE_RANK),
+        Case("square", normal(*SQUARE), ranks=ONE_RANK),
+        *layouts_of(normal, 3, 5, ranks=ONE_RANK),
+    ]
+
+
+def collectives_of_rows():
+    return [*collectives(), Case("cuts", normal(4, 2), ranks=ONE_RANK, cuts=(0, 4))]
+
+
+CASES |= {
+    "copy_to_ranks": [Case("0-d", normal(), ranks=ONE_RANK), *collectives()],
+    "gather_from_ranks": collectives_of_rows(),
+    "scatter_sum_to_ranks": collectives_of_rows(),
+    "sum_over_ranks": [Case("0-d", normal(), ranks=ONE_RANK), *collectives()],
+}

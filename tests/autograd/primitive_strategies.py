@@ -13,7 +13,7 @@ import hypothesis.strategies as st
 import numpy as np
 from hypothesis import given, settings
 from hypothesis.extra.numpy import array_shapes, basic_indices, mutually_broadcastable_shapes
-from primitive_cases import Case
+from primitive_cases import ONE_RANK, Case
 
 from autograd.testing import LAYOUTS, arrays, laid_out
 
@@ -234,6 +234,13 @@ def clip(draw, floats):
 
 
 @st.composite
+def of_one_rank(draw, floats, rows=False):
+    """Rows need an axis, and may be cut."""
+    x = draw(floats(draw(shapes(min_dims=int(rows)))))
+    return call(x, ranks=ONE_RANK, **(draw(some(cuts=st.just((0, len(x))))) if rows else {}))
+
+
+@st.composite
 def concatenate(draw, floats):
     shape = draw(shapes(min_dims=1))
     axis = draw(axes(len(shape)))
@@ -413,6 +420,7 @@ STRATEGIES = {
     "cast": cast,
     "clip": clip,
     "concatenate": concatenate,
+    "copy_to_ranks": of_one_rank,
     "cross_entropy": cross_entropy,
     "cumsum": partial(along_an_axis, min_dims=1, min_side=0, everything=False),
     "divide": partial(binary, second=nonzero),
@@ -420,6 +428,7 @@ STRATEGIES = {
     "embedding": embedding,
     "exp": unary,
     "gather": gather,
+    "gather_from_ranks": partial(of_one_rank, rows=True),
     "gelu": gelu,
     "getitem": getitem,
     "index_add": index_add,
@@ -443,6 +452,7 @@ STRATEGIES = {
     "reshape": reshape,
     "rms_norm": partial(norm, n_parameters=1),
     "rope": rope,
+    "scatter_sum_to_ranks": partial(of_one_rank, rows=True),
     "sigmoid": unary,
     "silu": unary,
     "softmax": along_an_axis,
@@ -451,6 +461,7 @@ STRATEGIES = {
     "stack": stack,
     "subtract": binary,
     "sum": partial(reduction, of_nothing=True),
+    "sum_over_ranks": of_one_rank,
     "swiglu": swiglu,
     "tanh": unary,
     "transpose": transpose,

@@ -4,7 +4,7 @@ Small cases find wrong formulas; errors of rounding show their size only where t
 """
 
 import numpy as np
-from primitive_cases import CASES, Case
+from primitive_cases import CASES, ONE_RANK, Case
 
 SEEDS = range(3)
 
@@ -186,6 +186,7 @@ LARGER = {
     "cast": unary("normal"),
     "clip": unary("off_zero", low=0.0, high=100.0),
     "concatenate": joined,
+    "copy_to_ranks": unary("normal", ranks=ONE_RANK),
     "cross_entropy": cross_entropies,
     "cumsum": along_axes,
     "divide": binary("normal", "off_zero"),
@@ -200,6 +201,7 @@ LARGER = {
         Case("few entries", draw.normal(4, 5), draw.ids(5, 4, 200)),
         Case("first axis", draw.normal(30, 8, 4), draw.ids(30, 60, 8, 4), axis=0),
     ],
+    "gather_from_ranks": unary("normal", ranks=ONE_RANK),
     "gelu": lambda draw: [
         *unary("normal")(draw),
         *unary("normal", approximate="tanh")(draw),
@@ -238,6 +240,7 @@ LARGER = {
         Case("interleaved", draw.normal(2, 4, 40, 32), layout="interleaved"),
         Case("positions of each text", draw.normal(3, 2, 20, 16), positions=draw.ids(5000, 3, 20), theta=5e5),
     ],
+    "scatter_sum_to_ranks": unary("normal", ranks=ONE_RANK),
     "sigmoid": unary("normal"),
     "silu": unary("normal"),
     "softmax": along_axes,
@@ -246,6 +249,7 @@ LARGER = {
     "stack": joined,
     "subtract": binary("normal"),
     "sum": reduced("normal"),
+    "sum_over_ranks": unary("normal", ranks=ONE_RANK),
     "swiglu": lambda draw: [Case("drawn shape", *(draw.normal(20, 30) for _ in range(2)))],
     "tanh": unary("normal"),
     "transpose": lambda draw: [

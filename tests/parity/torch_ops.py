@@ -53,6 +53,11 @@ def dropout(x, *, kept, rate):
     return x * (torch.tensor(kept).to(x.dtype) / (1 - rate))
 
 
+def of_one_rank(x, *, ranks, cuts=None):
+    """A collective of one process."""
+    return x.clone()
+
+
 def getitem(x, *, index):
     if isinstance(index, slice) and (index.step or 1) < 0:  # which PyTorch does not have
         return x[torch.tensor(np.arange(len(x))[index].copy())]
@@ -102,6 +107,7 @@ TORCH = {
     "cast": lambda x, dtype: x.to(getattr(torch, dtype)),
     "clip": lambda x, low=None, high=None: torch.clamp(x, low, high),
     "concatenate": lambda *xs, axis=0: torch.cat(xs, axis),
+    "copy_to_ranks": of_one_rank,
     "cross_entropy": cross_entropy,
     "cumsum": lambda x, axis=-1: torch.cumsum(x, axis),
     "divide": lambda a, b: a / b,
@@ -109,6 +115,7 @@ TORCH = {
     "embedding": lambda weight, ids: F.embedding(ids.long(), weight),
     "exp": torch.exp,
     "gather": lambda x, ids, axis=-1: torch.take_along_dim(x, ids, axis),
+    "gather_from_ranks": of_one_rank,
     "gelu": lambda x, bias=None, approximate="none": F.gelu(x if bias is None else x + bias, approximate=approximate),
     "getitem": getitem,
     "index_add": lambda x, rows, values: torch.index_add(x, 0, rows, values),
@@ -132,6 +139,7 @@ TORCH = {
     "reshape": lambda x, shape: x.reshape(shape),
     "rms_norm": rms_norm,
     "rope": rope,
+    "scatter_sum_to_ranks": of_one_rank,
     "sigmoid": torch.sigmoid,
     "silu": F.silu,
     "softmax": lambda x, axis=-1: F.softmax(x, axis),
@@ -140,6 +148,7 @@ TORCH = {
     "stack": lambda *xs, axis=0: torch.stack(xs, axis),
     "subtract": lambda a, b: a - b,
     "sum": lambda x, axis=None, keepdims=False: torch.sum(x, axis, keepdims),
+    "sum_over_ranks": of_one_rank,
     "swiglu": lambda gate, up: F.silu(gate) * up,
     "tanh": torch.tanh,
     "transpose": lambda x, axes=None: x.permute(axes or tuple(reversed(range(x.ndim)))),
