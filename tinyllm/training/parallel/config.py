@@ -24,6 +24,8 @@ class ParallelConfig:
     """Whether each rank is sent only the sums that it needs (from stage 1 on); else all of them."""
     all_gather: bool = True
     """Whether weights are gathered from all ranks at once; else each rank sends its own in turn."""
+    timeout: float = 600
+    """Seconds after which a rank that does not move or answer is given up, and the run with it."""
 
     def __post_init__(self):
         if self.zero not in STAGES:
@@ -31,6 +33,8 @@ class ParallelConfig:
         for name in ("reduce_bucket", "gather_bucket"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if not self.timeout > 0:
+            raise UserError(f"timeout must be a time above 0 s, not {self.timeout}")
 
     def as_dict(self):
         """For config.json."""
