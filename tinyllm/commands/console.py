@@ -29,6 +29,12 @@ def plain(error):
     return "".join(character if character.isascii() else "?" for character in text), error.end
 
 
+def fail(message, code=2):
+    """Say in one line on standard error what is wrong; returns the exit code."""
+    print("tinyllm:", " ".join(str(message).split()), file=sys.stderr)
+    return code
+
+
 def command_line(*words):
     """`tinyllm WORDS` as one can type it in this shell: quoted, and with its path where it is not on the PATH."""
     beside = shutil.which("tinyllm", path=os.path.dirname(sys.executable))

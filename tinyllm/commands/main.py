@@ -34,7 +34,7 @@ import sys
 import warnings
 
 import tinyllm
-from tinyllm.commands.console import prepare_streams
+from tinyllm.commands.console import fail, prepare_streams
 from tinyllm.errors import UserError
 
 COMMANDS = {
@@ -139,12 +139,6 @@ def start(command, program, arguments):
 
     options = read_options(command, program, arguments)
     return 0 if options is None else command(options) or 0
-
-
-def fail(message, code=2):
-    """Say in one line on standard error what is wrong; returns the exit code."""
-    print("tinyllm:", " ".join(str(message).split()), file=sys.stderr)
-    return code
 
 
 def warn(message, category, *where):

@@ -1,9 +1,13 @@
 """`tinyllm pretrain`: a model from nothing, on a text of yours."""
 
 import ast
+import contextlib
 import dataclasses
 import inspect
 import itertools
+import os
+import sys
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
@@ -11,25 +15,33 @@ from typing import Annotated, Literal
 import tyro
 from tyro.conf import Positional
 
-from tinyllm.commands.console import INTERRUPTED, command_line
+from tinyllm.commands.console import INTERRUPTED, command_line, fail, prepare_streams
 from tinyllm.commands.hardware import check_device, chosen_kernels
 from tinyllm.errors import UserError
 from tinyllm.models import DecoderConfig
 from tinyllm.training.config import TrainingConfig
+from tinyllm.training.parallel import Ranks
+from tinyllm.training.parallel.config import ParallelConfig
+from tinyllm.training.parallel.launch import THREADS, launch, threads_each
 from tinyllm.training.presets import PRESETS, preset
 
 
-def changes_to(cls, leave_out=()):
-    """A dataclass with the fields of `cls`, each None for "as the preset has it", and their help."""
+def changes_to(cls, leave_out=(), otherwise="(preset)"):
+    """A dataclass with the fields of `cls`, each None for "as the preset has it", and their help.
+
+    otherwise: what the help page says of a field that is left out. To be kept under the name of `cls` and "Changes".
+    """
     explained = field_help(cls)
     fields = []
     for f in dataclasses.fields(cls):
         if f.name not in leave_out:
-            shown = tyro.conf.arg(help=explained.get(f.name, ""), help_behavior_hint="(preset)")
+            shown = tyro.conf.arg(help=explained.get(f.name, ""), help_behavior_hint=otherwise)
             # A preset may have switched it on, so it must be possible to say False.
             values = (shown, tyro.conf.FlagConversionOff) if f.type in (bool, bool | None) else (shown,)
             fields.append((f.name, Annotated[f.type | None, *values], field(default=None)))
-    return dataclasses.make_dataclass(f"{cls.__name__}Changes", fields)
+    made = dataclasses.make_dataclass(f"{cls.__name__}Changes", fields)
+    made.__module__ = __name__  # where a rank's process looks for it
+    return made
 
 
 def field_help(cls):
@@ -42,8 +54,9 @@ def field_help(cls):
     }
 
 
-ModelChanges = changes_to(DecoderConfig, leave_out=("vocab_size",))
-TrainingChanges = changes_to(TrainingConfig, leave_out=("steps", "seed", "precision"))
+DecoderConfigChanges = changes_to(DecoderConfig, leave_out=("vocab_size",))
+TrainingConfigChanges = changes_to(TrainingConfig, leave_out=("steps", "seed", "precision"))
+ParallelConfigChanges = changes_to(ParallelConfig, leave_out=("zero",), otherwise="(usual, or as the run had it)")
 
 
 @dataclass
@@ -87,8 +100,16 @@ class Options:
     inspect: bool = False
     """Before training, print where the memory and the time of one step go, op by op."""
 
-    model: ModelChanges = field(default_factory=ModelChanges)
-    training: TrainingChanges = field(default_factory=TrainingChanges)
+    devices: int | None = None
+    """How many processes train together, each with its share of a batch and of the cores, or with cuda a GPU; 1 unless
+    given, under mpiexec those that it started, for a resumed run as many as it had."""
+
+    zero: Literal[0, 1, 2, 3] | None = None
+    """What they part among them: 0 nothing, 1 the optimizer's state, 2 gradients too, 3 weights too."""
+
+    model: DecoderConfigChanges = field(default_factory=DecoderConfigChanges)
+    training: TrainingConfigChanges = field(default_factory=TrainingConfigChanges)
+    parallel: ParallelConfigChanges = field(default_factory=ParallelConfigChanges)
 
 
 def given(changes):
@@ -106,6 +127,62 @@ def run(options: Options):
         tinyllm pretrain textbook --data ~/books --run runs/books --steps 3000 --model.hidden-size 256
         tinyllm pretrain --run runs/books --resume
     """
+    from tinyllm.training.parallel import mpi
+
+    parallel, before = parallel_config_of(options)
+    started = mpi.expected()
+    if started > 1:
+        if options.devices not in (None, started):
+            raise UserError(f"mpiexec has started {started} ranks, and --devices says {options.devices}; leave it out")
+        return mpi.run(on_rank, options, parallel)
+    devices = before if options.devices is None else options.devices
+    if devices < 1:
+        raise UserError(f"--devices must be at least 1, not {devices}")
+    if devices == 1:
+        return trained(options, parallel, Ranks())
+    print(f"{devices} ranks; {threads_of(threads_each(devices))}")
+    sys.stdout.flush()  # before the first rank prints
+    return launch(on_rank, devices, (options, parallel), timeout=parallel.timeout)
+
+
+def threads_of(each):
+    """In words, with how many threads each rank computes: `each`, unless the environment says something."""
+    said = [f"{name}={os.environ[name]}" for name in THREADS if name in os.environ]
+    rest = f"each computes with {each} thread{'s' if each > 1 else ''}"
+    return f"{rest}, but for {', '.join(said)}" if said else rest
+
+
+def parallel_config_of(options):
+    """(ParallelConfig, number of ranks unless --devices says another): of a resumed run those that it had last."""
+    from tinyllm.formats.run_folders import read_config
+    from tinyllm.training.runs import parallel_config
+
+    parallel, ranks = ParallelConfig(), 1
+    if options.resume:
+        folder = folder_of(options)
+        settings = read_config(folder)
+        parallel, ranks = parallel_config(settings, folder), settings.get("parallel", {}).get("ranks", 1)
+    stage = {} if options.zero is None else {"zero": options.zero}
+    return dataclasses.replace(parallel, **given(options.parallel), **stage), ranks
+
+
+def on_rank(communicator, options, parallel):
+    """What one rank of several does; returns its exit code."""
+    from tinyllm.training.parallel import mpi, nccl
+
+    prepare_streams()
+    host = communicator
+    if options.device == "cuda":
+        communicator = nccl.connect(host)
+    # Of local ranks the process that has started them sees whether they move.
+    ranks = Ranks(communicator, parallel.overlap, parallel.timeout if mpi.expected() > 1 else None)
+    with warnings.catch_warnings(), contextlib.closing(ranks):
+        warnings.showwarning = lambda message, category, *where: fail(f"rank {ranks.rank}: {message}")
+        return trained(options, parallel, ranks)
+
+
+def trained(options, parallel, ranks):
+    """Train, on this rank alone or with others, and say what came of it; returns the exit code."""
     from tinyllm.training.inspection import inspection
     from tinyllm.training.progress import training_display
     from tinyllm.training.runs import complete
@@ -113,7 +190,7 @@ def run(options: Options):
     check_device("cpu" if options.device == "auto" else options.device)
     try:
         with chosen_kernels(options.kernels, options.device):
-            work = resumed(options) if options.resume else begun(options)
+            work = (resumed if options.resume else begun)(options, parallel, ranks)
             if options.inspect:
                 print(inspection(work.training), end="\n\n")
             result = complete(work, training_display(), options.debug)
@@ -126,10 +203,11 @@ def run(options: Options):
     print(f"Held-out loss {result['loss_nats']:.4f} nats per token, {result['bits_per_byte']:.4f} bits per byte.")
     print(f"Report: {work.folder / 'report.html'}")
     print(f"Try it: {command_line('generate', '--model', work.folder)}")
+    return 0
 
 
-def begun(options):
-    """A new run in a free folder."""
+def begun(options, parallel, ranks):
+    """A new run in a free folder. The first of several ranks reads the text, for all."""
     from tinyllm.data import load_corpus
     from tinyllm.training.progress import track
     from tinyllm.training.runs import begin_run, check_free
@@ -142,10 +220,12 @@ def begun(options):
         raise UserError(
             f"--vocab-size is for a bpe or wordpiece tokenizer that is trained here, and this run's is {kind}"
         )
-    check_free(folder)
-    with track(None, "downloading", "bytes") as progress:
-        corpus = load_corpus(options.data or chosen.data, progress=progress)
-    print(corpus.describe())
+    corpus = None
+    if ranks.first:
+        check_free(folder)
+        with track(None, "downloading", "bytes") as progress:
+            corpus = load_corpus(options.data or chosen.data, progress=progress)
+        print(corpus.describe())
     training = given(options.training) | {
         name: getattr(options, name) for name in ("steps", "seed", "precision") if getattr(options, name) is not None
     }
@@ -158,6 +238,8 @@ def begun(options):
         model=given(options.model),
         training=training,
         device="cpu" if options.device == "auto" else options.device,
+        parallel=parallel,
+        ranks=ranks,
     )
     print(
         f"{work.config['num_parameters']:,} parameters, {work.training_tokens.count:,} training tokens, "
@@ -168,8 +250,8 @@ def begun(options):
     return work
 
 
-def resumed(options):
-    """The run in the folder, as it began; only its end may be moved."""
+def resumed(options, parallel, ranks):
+    """The run in the folder, as it began; only its end may be moved, and on how many ranks it goes on."""
     from tinyllm.formats.run_folders import read_config
     from tinyllm.training.runs import resume_run
 
@@ -182,7 +264,8 @@ def resumed(options):
     began = read_config(folder).get("preset")
     if options.preset not in ("", began):
         raise UserError(f"{folder} holds a run of the preset {began}; leave {options.preset} out to go on with it")
-    work = resume_run(folder, steps=options.steps, device=None if options.device == "auto" else options.device)
+    device = None if options.device == "auto" else options.device
+    work = resume_run(folder, steps=options.steps, device=device, parallel=parallel, ranks=ranks)
     step, steps = work.training.step, work.training.config.steps
     print(
         f"{folder}: going on at step {step:,} of {steps:,}"

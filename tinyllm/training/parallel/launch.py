@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from multiprocessing import connection, resource_tracker
 
 from tinyllm.errors import UserError
+from tinyllm.tokenizers.batches import usable_cores
 from tinyllm.training.parallel.communicator import LostRank
 from tinyllm.training.parallel.local import LocalCommunicator, Seat, leave, seats
 
@@ -45,12 +46,13 @@ class Post:
     beats: object
 
 
-def launch(work, size, arguments=(), threads=1, timeout=600):
+def launch(work, size, arguments=(), threads=None, timeout=600):
     """Run work(communicator, *arguments) in `size` processes; returns the largest of the exit codes it returned.
 
     work is a function of a module, arguments can be pickled; the calling program must be one that can be imported
     without starting again (`if __name__ == "__main__"`), as multiprocessing's spawn demands. threads: how many each
-    rank computes with, unless the environment says so. timeout: seconds without a heartbeat.
+    rank computes with, unless the environment says so; None for its share of the cores. timeout: seconds without a
+    heartbeat.
 
     A failure ends all: as the UserError, the OSError or the KeyboardInterrupt that it was in its rank; of anything else
     the traceback is printed, and a UserError names it.
@@ -69,7 +71,7 @@ def launch(work, size, arguments=(), threads=1, timeout=600):
     watch = Watch(processes, [report for report, _ in reports], beats, timeout)
     with watch.forwarding_signals():
         try:
-            with environment(dict.fromkeys(THREADS, str(threads))), signals_held_back():
+            with environment(dict.fromkeys(THREADS, str(threads or threads_each(size)))), signals_held_back():
                 for process in processes:
                     process.start()
             for post in posts:  # so that only the ranks have their ends
@@ -81,6 +83,11 @@ def launch(work, size, arguments=(), threads=1, timeout=600):
             watch.end()
             lifeline.close()
     return verdict(outcomes)
+
+
+def threads_each(ranks):
+    """How many threads each of so many ranks of a machine computes with, unless the environment says so."""
+    return max(1, usable_cores() // ranks)
 
 
 @contextlib.contextmanager
@@ -262,13 +269,18 @@ def live(post):
 def settle_in(rank):
     """A group of its own, for which only the watching process has signals; and standard output for the first alone."""
     if rank:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, 1)
-        os.close(nowhere)
+        print_nothing()
     if os.name == "posix":
         os.setpgid(0, 0)
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # until training begins, which saves first
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+
+
+def print_nothing():
+    """Standard output, of this process and all it starts, goes nowhere from now on."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.close(nowhere)
 
 
 def described(error):

@@ -14,9 +14,13 @@ import numpy as np
 
 from tinyllm.errors import UserError
 from tinyllm.training.parallel.communicator import PiecewiseCommunicator
+from tinyllm.training.parallel.launch import THREADS, environment, print_nothing, threads_each
 
 SIZES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
 """Variables in which one `mpiexec` or another tells its processes how many they are."""
+
+LOCAL_SIZES = ("MPI_LOCALNRANKS", "OMPI_COMM_WORLD_LOCAL_SIZE", "MV2_COMM_WORLD_LOCAL_SIZE")
+"""And how many of them are on the same machine."""
 
 PIECE = 2**24
 """Bytes of a message's pieces, which bound the memory for what others send."""
@@ -24,7 +28,17 @@ PIECE = 2**24
 
 def expected(environment=os.environ):
     """How many ranks `mpiexec` has started; 1 where this process was started without it."""
-    return next((int(environment[name]) for name in SIZES if environment.get(name, "").isdigit()), 1)
+    return number_in(environment, SIZES) or 1
+
+
+def on_this_machine(environment=os.environ):
+    """How many of them are on this machine; all, where that is not said."""
+    return number_in(environment, LOCAL_SIZES) or expected(environment)
+
+
+def number_in(environment, names):
+    """The number in the first of these variables that holds one, or None."""
+    return next((int(environment[name]) for name in names if environment.get(name, "").isdigit()), None)
 
 
 def connect():
@@ -46,10 +60,16 @@ def connect():
 
 
 def run(work, *arguments):
-    """work(communicator, *arguments) on every rank; returns what it returned. Where it fails, all ranks end."""
+    """work(communicator, *arguments) on every rank; returns what it returned. Where it fails, all ranks end.
+
+    Standard output is the first rank's. Kernels compute with this rank's share of the machine's cores.
+    """
     communicator = connect()
+    if communicator.rank:
+        print_nothing()
     try:
-        return work(communicator, *arguments)
+        with environment(dict.fromkeys(THREADS, str(threads_each(on_this_machine())))):
+            return work(communicator, *arguments)
     except BaseException as error:
         # When this one has said why: MPI's own end waits for ranks that wait for this one.
         atexit.register(communicator.abort, 130 if isinstance(error, KeyboardInterrupt) else 2)

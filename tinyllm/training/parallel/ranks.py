@@ -126,6 +126,7 @@ class Ranks(Communicator):
         idle = self.last is None or self.last.arrived.is_set()
         if self.size == 1 or (idle and not beside and self.timeout is None):
             message.go()
+            message.waited = message.ended - message.started
         else:
             self.hand_over(message)
         self.last = message
