@@ -87,20 +87,46 @@ def watched(training):
         raise Diverged(training.step + 1, found) from None
 
 
+class FoundByAnother(ag.debug.NonFinite):
+    """What `first_nan` has raised on another rank."""
+
+    def __init__(self, text, op, phase, path):
+        self.op, self.phase, self.path, self.at = op, phase, path, None
+        FloatingPointError.__init__(self, text)
+
+
 def first_cause(training, step):
-    """Repeat a step that came to no number, watching: the NonFinite of the op that made the first one.
+    """Repeat a step that came to no number, watching: the NonFinite of the op that made the first one, or a sentence.
 
     step() computes loss and gradients as before: same weights, batch and seeds, so it goes wrong in the same place.
+    Several ranks watch each its own share, and agree on what the first of them has found.
     """
     training.store.zero()
-    try:
-        with ag.debug.first_nan():
-            step()
-    except ag.debug.NonFinite as found:
-        return found
-    largest = {name: float(abs(p.grad).max()) for name, p in training.store.parameters.items() if p.grad is not None}
-    name = max(largest, key=lambda name: (largest[name] != largest[name], largest[name]))
+    error = None
+    with training.store.alone():
+        try:
+            with ag.debug.first_nan():
+                step()
+        except ag.debug.NonFinite as found:
+            error = found
+        size, name = largest_gradient(training.store.parameters)
+    mine = {"broke": error and {"text": str(error), "op": error.op, "phase": error.phase, "path": error.path}}
+    of_ranks = training.ranks.exchange(mine | {"size": str(size), "name": name})
+    for rank, finding in enumerate(of_ranks):
+        if finding["broke"]:
+            return error if rank == training.ranks.rank else FoundByAnother(**finding["broke"])
+    size, name = largest((float(finding["size"]), finding["name"]) for finding in of_ranks)
     return (
-        f"every op gave finite numbers; the largest entry of a gradient is {largest[name]:g}, in {name}, "
+        f"every op gave finite numbers; the largest entry of a gradient is {size:g}, in {name}, "
         "and the sum of their squares, or of the pieces of the batch, overflows"
     )
+
+
+def largest_gradient(parameters):
+    """(size, name): the largest entry of a gradient that there is, and the parameter it is of."""
+    return largest((float(abs(p.grad).max()), name) for name, p in parameters.items() if p.grad is not None)
+
+
+def largest(entries):
+    """Of pairs (size, name), that with the largest size; NaN is larger than every number. (0.0, "") of none."""
+    return max(entries, key=lambda entry: (entry[0] != entry[0], entry[0]), default=(0.0, ""))

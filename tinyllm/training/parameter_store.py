@@ -4,6 +4,7 @@ Then an optimizer step is one pass over flat memory, the gradient norm is one re
 large writes. Each parameter's `.data` and gradient buffer become views into the two; the model does not notice.
 """
 
+import contextlib
 import dataclasses
 
 from autograd import kernels
@@ -47,6 +48,11 @@ class Place:
     stop: int
     shape: tuple
 
+    @property
+    def end(self):
+        """Where the next parameter begins: behind the padding."""
+        return -(-self.stop // ALIGNMENT) * ALIGNMENT
+
     def view(self, flat):
         """The parameter's part of a flat array as long as the store."""
         return flat[self.start : self.stop].reshape(self.shape)
@@ -75,15 +81,8 @@ class ParameterStore:
         self.lay_out(groups or DEFAULT_GROUPS)
         first = next(iter(self.parameters.values())).data
         self.xp = xp_of(first)
-        self.values, self.gradients = (zeros_from_a_line(self.size, like=first) for _ in range(2))
-        self.views = {}
-        for name, place in self.places.items():
-            p = self.parameters[name]
-            view = place.view(self.values)
-            view[...] = p.data
-            p.data = self.views[name] = view
-            p.buffer = place.view(self.gradients)
-            p.grad = None
+        self.hold_weights(first)
+        self.hold_gradients(first)
 
     def lay_out(self, groups):
         """Decide where everything lies: fills places, groups and size."""
@@ -93,11 +92,25 @@ class ParameterStore:
             for name, p in self.parameters.items():
                 if name not in self.places and belongs(name, p):
                     self.places[name] = Place(group, start, start + p.size, p.shape)
-                    start += -(-p.size // ALIGNMENT) * ALIGNMENT
+                    start = self.places[name].end
             self.groups[group] = slice(begin, start)
         if left_out := [name for name in self.parameters if name not in self.places]:
             raise ValueError(f"ParameterStore: no group takes {', '.join(left_out)}; add one whose predicate does")
         self.size = start
+
+    def hold_weights(self, like):
+        """Move the parameters into one flat array. like: an array of the kind and dtype that it has."""
+        self.values, self.views = zeros_from_a_line(self.size, like), {}
+        for name, p in self.parameters.items():
+            view = self.places[name].view(self.values)
+            view[...] = p.data
+            p.data = self.views[name] = view
+
+    def hold_gradients(self, like):
+        """Make the flat array that gradients are written into."""
+        self.gradients = zeros_from_a_line(self.size, like)
+        for name, p in self.parameters.items():
+            p.buffer, p.grad = self.places[name].view(self.gradients), None
 
     @property
     def part(self):
@@ -123,14 +136,34 @@ class ParameterStore:
     def publish(self):
         """After the optimizer's step: let other ranks have what this one has updated."""
 
-    def collect(self):
-        """Make `gradients` whole before it is read: what received none is zero. Also checks that the views stand."""
-        for name, p in self.parameters.items():
-            if p.data is not self.views[name]:
-                raise RuntimeError(
-                    f"{name}.data was rebound to another array, which the optimizer does not see; "
-                    "fill it in place instead: tensor.data[...] = values"
-                )
+    def whole(self):
+        """`with store.whole():` every parameter's `.data` is its weights, to be read and filled, wherever they lie."""
+        return contextlib.nullcontext()
+
+    def gathered(self):
+        """`with store.gathered():` the model is about to be called many times: weights used in each call are kept."""
+        return contextlib.nullcontext()
+
+    def alone(self):
+        """`with store.alone():` nothing is exchanged with other ranks: a look at this one's share of a gradient."""
+        return contextlib.nullcontext()
+
+    def check_bound(self, name):
+        """RuntimeError if a parameter's array is no longer the one that the store gave it."""
+        if self.parameters[name].data is not self.views[name]:
+            raise RuntimeError(
+                f"{name}.data was rebound to another array, which the optimizer does not see; "
+                "fill it in place instead: tensor.data[...] = values"
+            )
+
+    def collect(self, names=None):
+        """Make `gradients` whole before it is read: what received none is zero. Also checks that the views stand.
+
+        names: of which parameters; of all unless given.
+        """
+        for name in self.parameters if names is None else names:
+            p = self.parameters[name]
+            self.check_bound(name)
             if p.grad is None:
                 p.buffer[...] = 0
             elif p.grad is not p.buffer:
@@ -146,7 +179,7 @@ class ParameterStore:
         """Divide the gradient by what the loss was multiplied with."""
         self.collect()
         if loss_scale != 1:
-            scale(self.gradients, factor=1 / loss_scale)
+            scale(self.part.gradients, factor=1 / loss_scale)
 
     def is_finite(self):
         """Whether every entry of the gradient is a number."""
@@ -167,9 +200,9 @@ class ParameterStore:
         norm = self.norm() if norm is None else norm
         factor = max_norm / (norm + 1e-6)
         if factor < 1:
-            scale(self.gradients, factor=factor)
+            scale(self.part.gradients, factor=factor)
         return norm
 
     def weights(self):
-        """dict name -> array (views): what a checkpoint holds."""
+        """dict name -> array (views): what a checkpoint holds. Called by all ranks, where there are several."""
         return dict(self.views)

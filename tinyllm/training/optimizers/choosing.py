@@ -5,12 +5,15 @@ from tinyllm.training.optimizers.adamw import AdamW
 from tinyllm.training.optimizers.lion import Lion
 from tinyllm.training.optimizers.muon import Muon
 from tinyllm.training.optimizers.sgd import SGD
+from tinyllm.training.parallel.parted_gradients import PartedGradients
+from tinyllm.training.parallel.parted_weights import PartedWeights
 from tinyllm.training.parallel.shared_store import SharedStore
 from tinyllm.training.parameter_groups import check_patterns, parameter_groups
 from tinyllm.training.parameter_store import ParameterStore
 
 OPTIMIZERS = {"adamw": AdamW, "sgd": SGD, "lion": Lion, "muon": Muon, "adafactor": Adafactor}
-
+STORES = {0: SharedStore, 1: SharedStore, 2: PartedGradients, 3: PartedWeights}
+"""By stage of ZeRO."""
 
 MATRIX_WISE = ("muon", "adafactor")
 """Those that look at a matrix as a whole, so that ranks cannot share it."""
@@ -25,7 +28,8 @@ def make_store(model, config, parallel=None, ranks=None):
     groups = parameter_groups(model.parameters(), config)
     if ranks is None or ranks.size == 1:
         return ParameterStore(model, groups)
-    return SharedStore(model, groups, parallel, ranks, whole_parameters=config.optimizer in MATRIX_WISE)
+    whole = config.optimizer in MATRIX_WISE
+    return STORES[parallel.zero](model, groups, parallel, ranks, whole_parameters=whole)
 
 
 def make_optimizer(store, config):

@@ -22,6 +22,17 @@ def cuts_between(places, size, ranks):
     return (0, *near[1:-1], size)
 
 
+def overlap(one, other):
+    """What two slices have in common, as a slice; empty if that is nothing."""
+    start = max(one.start, other.start)
+    return slice(start, max(start, min(one.stop, other.stop)))
+
+
+def counted_from(begin, where):
+    """A slice of the store, in an array that begins at `begin` of it."""
+    return slice(where.start - begin, where.stop - begin)
+
+
 class Part:
     """One rank's part of a store, which looks to an optimizer like a store of its own.
 

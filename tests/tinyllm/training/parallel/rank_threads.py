@@ -1,8 +1,10 @@
 """Ranks as threads of one process: the everyday test of what many processes do, without starting any."""
 
 import threading
+import time
 
 from tinyllm.training.parallel import Communicator, Ranks
+from tinyllm.training.parallel.ranks import Message
 
 
 class Meeting:
@@ -55,13 +57,55 @@ def sum_in_order(arrays):
     return total
 
 
-def on_ranks(size, function):
+class LateRanks(Ranks):
+    """Messages do nothing before somebody waits for them: who reads too early, or writes too late, shows."""
+
+    def __init__(self, communicator):
+        super().__init__(communicator)
+        self.waiting = []
+
+    def start(self, kind, array, *others):
+        message = LateMessage(kind, array.nbytes, time.perf_counter())
+        message.ranks, message.send = self, lambda: getattr(self.communicator, kind)(array, *others)
+        self.waiting.append(message)
+        self.messages.append(message)
+        return message
+
+    def send_next(self):
+        message = self.waiting.pop(0)
+        message.send()
+        message.send, message.ended = None, time.perf_counter()
+
+    def send_all(self):
+        while self.waiting:
+            self.send_next()
+
+    def barrier(self):
+        self.send_all()
+        super().barrier()
+
+    def exchange(self, message):
+        self.send_all()
+        return super().exchange(message)
+
+    def sum(self, number):
+        self.send_all()
+        return super().sum(number)
+
+
+class LateMessage(Message):
+    def wait(self):
+        while not self.ended:
+            self.ranks.send_next()
+
+
+def on_ranks(size, function, ranks=Ranks):
     """[function(ranks) of rank 0, of rank 1, …], each in a thread with its Ranks; the first error is raised here."""
     meeting, results, errors = Meeting(size), [None] * size, []
 
     def run(rank):
         try:
-            results[rank] = function(Ranks(ThreadCommunicator(rank, size, meeting)))
+            results[rank] = function(ranks(ThreadCommunicator(rank, size, meeting)))
         except threading.BrokenBarrierError:
             pass  # another rank failed
         except BaseException as error:
