@@ -41,6 +41,12 @@ PROMISES = {
         r"the gradient is \[0\. 0\. 0\. 0\.\], with the loss times 65536 \[9\.99\d+e-09",
         r"step  3  scale +131,072  gradient +inf  skipped.*\n5\. step  4  scale +65,536  gradient 32768\.0  w 0\.95",
     ],
+    "08_two_ranks_by_hand.py": [
+        r"samples -4\.0, of rank 1's -11\.5, their sum -15\.5\n   and in one process -15\.5",
+        r"one process: +(losses \d\.\d{6} … \d\.\d{6}), 57,344 .*\n   two, ZeRO stage 0: +\1, 57,344 on",
+        r"all_reduce\n   two, ZeRO stage 1: .*, 28,672 on each rank\n.*: +all_gather, reduce_scatter\n",
+        r"the same weights.*\n.* one process has them to \de-1\d",
+    ],
     "seed_model.py": [r"h\.0\.attn\.c_attn\.weight +\(192, 64\)", r"step  60 +loss 0\.0", r"first\.\n$"],
 }
 ARGUMENTS = {"04_gpt_in_one_file.py": "steps=150"}  # a quarter of the half minute
