@@ -21,10 +21,10 @@ quickstart: .venv/.for-quickstart
 	@if [ -n "$$DATA" ]; then .venv/bin/tinyllm quickstart --data "$$DATA"; else .venv/bin/tinyllm quickstart; fi
 
 test: .venv/.for-test
-	.venv/bin/python -m pytest --ignore=tests/parity --ignore=tests/conformance
+	.venv/bin/python tests/side_by_side.py test
 
 test-parity: .venv/.for-parity
-	.venv/bin/python -m pytest -rs tests/parity tests/conformance
+	.venv/bin/python tests/side_by_side.py parity -rs
 
 lint: .venv/.for-lint
 	.venv/bin/python -m ruff check .
