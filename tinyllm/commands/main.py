@@ -42,6 +42,7 @@ COMMANDS = {
     "tokenizer": "learn a tokenizer from text, turn text into tokens and back",
     "pretrain": "train a model from nothing on text",
     "generate": "let a model go on with a text",
+    "plan": "what a run will need: memory, arithmetic, messages, time, money",
     "why": "whether the loss of a run is normal, what is wrong if not, what to try",
     "doctor": "what this machine and installation can do, and how fast",
 }
