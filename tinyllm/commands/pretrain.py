@@ -91,6 +91,9 @@ class Options:
     precision: str | None = None
     """Of activations and products: fp32, fp16 (with loss scaling) or bf16. Weights are kept in float32."""
 
+    deepspeed: Path | None = None
+    """A configuration file of DeepSpeed's, JSON: batch, precision, optimizer, schedule, ZeRO (docs/deepspeed.md)."""
+
     kernels: str = "auto"
     """auto (numba on the CPU), reference (the array code that you read), or numba."""
 

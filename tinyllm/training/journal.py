@@ -9,6 +9,7 @@ from tinyllm.files import CANNOT_WRITE, atomic_write
 from tinyllm.formats.run_folders import checkpoints, is_separated, is_whole
 from tinyllm.generation import generate, prompt_ids, stop_ids
 from tinyllm.training.metrics import comparable_loss
+from tinyllm.training.parallel.message_log import MessageLog
 from tinyllm.training.presets import preset as preset_named
 from tinyllm.training.spikes import happened
 
@@ -25,13 +26,14 @@ class Journal:
     do not write have logs and a display that take everything and do nothing.
     """
 
-    def __init__(self, run, metrics, samples, checkpoints, display):
+    def __init__(self, run, metrics, samples, messages, checkpoints, display):
         self.run, self.metrics, self.samples, self.display = run, metrics, samples, display
         self.checkpoints = checkpoints
         self.text_error, self.owed, self.told = None, False, False
         self.lengths = token_lengths(run.tokenizer)
         earlier = [record["seconds"] for record in metrics.records() if "seconds" in record]
         self.started = time.monotonic() - (earlier[-1] if earlier else 0)
+        self.messages = MessageLog(messages, run.ranks, time.perf_counter() - self.seconds())
 
     def of_first(self, value):
         """What the first rank gives, which has the files, on every rank. Of JSON's types."""
@@ -43,6 +45,7 @@ class Journal:
 
     def after_step(self, record):
         config, step = self.run.training.config, record["step"]
+        self.messages.append(step)
         self.metrics.append({"step": step, "split": "train", **record, "seconds": self.seconds()})
         self.display.update(step, record["loss_nats"], record["tokens_per_second"])
         self.checkpoints.meet()
@@ -57,6 +60,7 @@ class Journal:
             self.sample()
         if step % config.checkpoint_every == 0:
             self.save()
+        self.messages.taken()  # what was said since is no part of the next step
 
     def save(self):
         """A checkpoint, but not before the lines that lead to it: a run that went on from there would lack them."""
@@ -71,7 +75,8 @@ class Journal:
         training = self.run.training
         if not self.checkpoints.go_back(training):
             return False
-        self.samples.rewind(training.step)
+        for log in (self.samples, self.messages.log):
+            log.rewind(training.step)
         event = {
             **record,
             "split": "roll-back",
@@ -161,7 +166,8 @@ class Journal:
 
     def error(self):
         """Why something is not on disk, in a few words, or None."""
-        error = self.metrics.error or self.samples.error or self.text_error or self.checkpoints.error
+        logs = self.metrics.error or self.samples.error or self.messages.log.error
+        error = logs or self.text_error or self.checkpoints.error
         error = error or self.checkpoints.elsewhere
         return error and (getattr(error.__cause__, "strerror", None) or getattr(error, "strerror", None) or str(error))
 
@@ -194,8 +200,8 @@ class Journal:
 
     def write_all(self):
         """Try again what could not be written."""
-        self.metrics.flush()
-        self.samples.flush()
+        for log in (self.metrics, self.samples, self.messages.log):
+            log.flush()
         if self.text_error:
             self.write_samples()
         if self.owed:

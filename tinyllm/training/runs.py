@@ -25,6 +25,7 @@ from tinyllm.training.metrics import METRICS, SAMPLES, MetricsLog, NoLog
 from tinyllm.training.parallel import Ranks
 from tinyllm.training.parallel.agreement import by_first, check_same, check_shared, check_shares, together
 from tinyllm.training.parallel.config import ParallelConfig
+from tinyllm.training.parallel.message_log import MESSAGES, message_summary
 from tinyllm.training.parallel.shared_checkpoints import SharedCheckpoints
 from tinyllm.training.parameter_groups import check_patterns
 from tinyllm.training.precision import activation_dtype
@@ -326,17 +327,19 @@ def complete(run, display=None, debug=False):
         stack.enter_context(np.errstate(all="ignore"))  # what overflows is said once, by the loop
         by_first(ranks, lambda: clear_leftovers(run.folder))
         metrics, samples = (stack.enter_context(log_of(run, name)) for name in (METRICS, SAMPLES))
+        messages = stack.enter_context(log_of(run, MESSAGES) if training.parallel.log_messages else NoLog())
         saving = stack.enter_context(checkpoints_of(run))
         stack.enter_context(display)
         stopping = stack.enter_context(stop_on_signals())
         metrics.rewind(training.step, training.spikes.roll_backs)
-        for made_on_the_way in (samples, saving):
+        for made_on_the_way in (samples, messages, saving):
             made_on_the_way.rewind(training.step)
-        journal = Journal(run, metrics, samples, saving, display)
+        journal = Journal(run, metrics, samples, messages, saving, display)
         measure_recomputation(run)
         display.start(config.steps, training.step)
         if training.step == 0:
             journal.sample()
+        journal.messages.taken()  # what was said before the first step is no part of it
 
         def stop():
             return ranks.sum(int(stopping.is_set())) > 0
@@ -355,6 +358,8 @@ def complete(run, display=None, debug=False):
         journal.save()
         result = None if training.step < config.steps else journal.final()
         journal.settle()
+        if messages.records():
+            display.note(str(message_summary(run.folder)))
     if ranks.first:
         write_report(run.folder)
     return result

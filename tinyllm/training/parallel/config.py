@@ -26,6 +26,8 @@ class ParallelConfig:
     """Whether weights are gathered from all ranks at once; else each rank sends its own in turn."""
     timeout: float = 600
     """Seconds after which a rank that does not move or answer is given up, and the run with it."""
+    log_messages: bool = False
+    """Whether messages.jsonl in the run's folder has every message of the first rank."""
 
     def __post_init__(self):
         if self.zero not in STAGES:

@@ -41,6 +41,34 @@ def read_deepspeed(path):
     return content
 
 
+def with_deepspeed(path, content, ranks, usual, training, parallel):
+    """(changes to a TrainingConfig, changes to a ParallelConfig) of a file and of what was asked for beside it.
+
+    path, content: of the file. ranks: how many share a batch. usual: the preset's TrainingConfig. training, parallel:
+    the changes asked for; UserError where they say something else than the file.
+    """
+    try:
+        changes = deepspeed_changes(content, ranks, training.get("learning_rate", usual.learning_rate))
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    for ours, theirs, flag in zip((training, parallel), changes, (training_flag, parallel_flag), strict=True):
+        for name in ours.keys() & theirs.keys():
+            if ours[name] != theirs[name]:
+                raise UserError(
+                    f"{flag(name)} {ours[name]} says something else than {path}, which makes it {theirs[name]}; leave "
+                    "one of them out"
+                )
+    return tuple(theirs | ours for ours, theirs in zip((training, parallel), changes, strict=True))
+
+
+def training_flag(name):
+    return f"--{name}" if name in ("steps", "seed", "precision") else f"--training.{name.replace('_', '-')}"
+
+
+def parallel_flag(name):
+    return "--zero" if name == "zero" else f"--parallel.{name.replace('_', '-')}"
+
+
 def without_duplicates(pairs):
     values = {}
     for key, value in pairs:
@@ -281,9 +309,8 @@ def named_choice(section, table, names):
     if kind is None:
         raise UserError(f"{section.path} has no type; there are {', '.join(names)}")
     if kind.lower() not in table:
-        raise UserError(
-            f"{section.path}.type {kind!r} is not here{did_you_mean(kind, names)} There are {', '.join(names)}"
-        )
+        hint = did_you_mean(kind, names) or f"; there are {', '.join(names)}"
+        raise UserError(f"{section.path}.type {kind!r} is not here{hint}")
     return kind.lower()
 
 
@@ -328,7 +355,7 @@ def peak_of(params, rate, usual):
     peak = params.number("warmup_max_lr", rate if usual is None else usual)
     if rate is not None and peak != rate:
         raise UserError(
-            f"scheduler.params.warmup_max_lr {peak:g} would count and optimizer.params.lr {rate:g} would not; give both "
+            f"scheduler.params.warmup_max_lr {peak:g} counts, and optimizer.params.lr {rate:g} would not; give both "
             "one value"
         )
     return {} if peak is None else {"learning_rate": peak}

@@ -16,7 +16,7 @@ ADAM = {
     "adam_w_mode": ((True,), "weight decay is never part of Adam's gradient"),
     "bias_correction": ((True,), "Adam's bias is always corrected"),
     "amsgrad": ((False,), "AMSGrad is not here"),
-    "fused": ((False, True), PLAIN),
+    "fused": ((False,), PLAIN),
     "set_grad_none": ((True,), "gradients lie in the store"),
     "max_grad_norm": ((), "it is gradient_clipping, outside of the optimizer"),
 }
@@ -42,7 +42,7 @@ WITHOUT_EFFECT = {
         "data_types": (({}, {"grad_accum_dtype": None}, {"grad_accum_dtype": "fp32"}), SUMS),
         "disable_allgather": ((False,), ONE_WAY),
         "managed_gradient_accumulation": ((True,), "the loop counts the pieces of a batch"),
-        "zero_allow_untested_optimizer": ((False, True), "every optimizer is tested with every stage"),
+        "zero_allow_untested_optimizer": ((False,), "every optimizer is tested with every stage"),
         "zero_force_ds_cpu_optimizer": ((False,), PLAIN),
         "amp": ((), "half precision is fp16 or bf16, and nothing is cast behind your back"),
         "torch_autocast": ((), "half precision is fp16 or bf16, and nothing is cast behind your back"),

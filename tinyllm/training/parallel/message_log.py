@@ -1,0 +1,106 @@
+"""The messages of a run on disk, and what they come to: how many, how large, and how much of their time was waiting."""
+
+import dataclasses
+
+from tinyllm.training.metrics import read_metrics
+
+MESSAGES = "messages.jsonl"
+BACKWARD_BEGINS, BACKWARD_ENDS = "backward begins", "backward ends"
+MARKS = (BACKWARD_BEGINS, BACKWARD_ENDS)
+"""Entries that are no messages: moments that a store marks."""
+
+
+class MessageLog:
+    """Writes what its rank has sent in a step to `messages.jsonl`, and forgets it.
+
+    A line is {"step", "kind", "bytes", "started", "ended", "waited"}: seconds since the run began, and how many of them
+    the computation stood still. bytes are those of the whole array, as every rank has it.
+
+    log: a MetricsLog, or a NoLog where nothing is to be written. ranks: the Ranks that send. began: the time, by
+    time.perf_counter(), that is 0.
+    """
+
+    def __init__(self, log, ranks, began):
+        self.log, self.ranks, self.began = log, ranks, began
+
+    def append(self, step):
+        for message in self.taken():
+            self.log.append(
+                {
+                    "step": step,
+                    "kind": message.kind,
+                    "bytes": message.num_bytes,
+                    "started": round(message.started - self.began, 6),
+                    "ended": round(message.ended - self.began, 6),
+                    "waited": round(message.waited, 6),
+                }
+            )
+
+    def taken(self):
+        """The messages since the last call."""
+        messages, self.ranks.messages = self.ranks.messages, []
+        return messages
+
+
+@dataclasses.dataclass
+class MessageSummary:
+    """What the messages of a run come to, per step.
+
+    kinds: dict kind -> (messages, bytes). seconds: from the start of each message to its end, added up. waited: those
+    in which the computation stood still. early: the messages that started while backward ran.
+    """
+
+    steps: int
+    kinds: dict
+    seconds: float
+    waited: float
+    early: float
+
+    @property
+    def overlapped(self):
+        """The share of the messages' time that did not hold up the computation."""
+        return 1 - self.waited / self.seconds if self.seconds else 0.0
+
+    def __str__(self):
+        kinds = "; ".join(
+            f"{messages:g} {kind} of {num_bytes / 1e6:.3g} MB together"
+            for kind, (messages, num_bytes) in self.kinds.items()
+        )
+        return (
+            f"Messages a step: {kinds or 'none'}; {1000 * self.seconds:.3g} ms, {self.overlapped:.0%} of them beside "
+            f"the computation; {self.early:g} began while backward ran."
+        )
+
+
+def message_summary(folder):
+    """The MessageSummary of a run folder; None where no messages were logged."""
+    records = read_metrics(folder, MESSAGES)
+    return summary(records) if records else None
+
+
+def summary(records):
+    """The MessageSummary of records of messages.jsonl."""
+    messages = [record for record in records if record["kind"] not in MARKS]
+    steps, kinds = len({record["step"] for record in records}), {}
+    for record in messages:
+        count, num_bytes = kinds.get(record["kind"], (0, 0))
+        kinds[record["kind"]] = count + 1, num_bytes + record["bytes"]
+    return MessageSummary(
+        steps=steps,
+        kinds={kind: (count / steps, num_bytes / steps) for kind, (count, num_bytes) in kinds.items()},
+        seconds=sum(record["ended"] - record["started"] for record in messages) / steps,
+        waited=sum(record["waited"] for record in messages) / steps,
+        early=len(during_backward(records)) / steps,
+    )
+
+
+def during_backward(records):
+    """The messages that started between a mark that backward begins and the next that it ends."""
+    spans, begun = [], None
+    for record in records:
+        if record["kind"] == BACKWARD_BEGINS:
+            begun = record["started"]
+        elif record["kind"] == BACKWARD_ENDS:
+            spans.append((begun, record["started"]))
+    messages = [record for record in records if record["kind"] not in MARKS]
+    return [m for m in messages if any(begin <= m["started"] < end for begin, end in spans)]
