@@ -66,6 +66,7 @@ class SharedStore(ParameterStore):
     def backward_and_send(self, loss, seed):
         self.under_way.clear()
         sending = Sending(self.buckets, self.send)
+        self.ranks.mark("backward begins")
         self.walk(loss, seed, sending)
         self.ranks.mark("backward ends")
         sending.send_rest()
