@@ -82,16 +82,22 @@ class PartedWeights(PartedGradients):
 
     def wrap(self, model):
         """Let every way into the model gather the weights that it needs."""
-        names, blocks = {p: name for name, p in self.parameters.items()}, list(model.blocks)
-        self.blocks = [make_unit(self, i, names_in(block, names)) for i, block in enumerate(blocks)]
+        blocks = list(model.blocks)
         layers = [layer for _, layer in model.children() if layer not in blocks]
-        self.outside = make_unit(self, None, set().union(*(names_in(layer, names) for layer in layers)))
+        self.blocks = [make_unit(self, i, self.names_of(block.named_tensors())) for i, block in enumerate(blocks)]
+        outside = (entry for entry in model.named_tensors() if not entry[0].startswith("blocks."))
+        self.outside = make_unit(self, None, self.names_of(outside))
         for unit, block in zip(self.blocks, blocks, strict=True):
             block.forward = self.gathering(unit, block.forward)
         for layer in layers:  # generation calls the head by itself
             layer.forward = self.gathering(self.outside, layer.forward)
         for method in ("hidden", "forward", "loss"):
             setattr(model, method, self.gathering(self.outside, getattr(model, method)))
+
+    def names_of(self, named_tensors):
+        """The names that the store has for those of these (path, Tensor) that it holds."""
+        names = {p: name for name, p in self.parameters.items()}
+        return {names[tensor] for _, tensor in named_tensors if tensor in names}
 
     def gathering(self, unit, function):
         """The function, with the weights of a unit there while it runs."""
@@ -194,8 +200,3 @@ class PartedWeights(PartedGradients):
         """dict name -> array: all weights, gathered for the caller. All ranks call it."""
         with self.whole():
             return {name: p.data for name, p in self.parameters.items()}
-
-
-def names_in(layer, names):
-    """The names of the store's parameters that a layer uses. names: dict Tensor -> its name."""
-    return {names[tensor] for _, tensor in layer.named_tensors() if tensor in names}
