@@ -1,14 +1,16 @@
 """Small runs with everything switched on that ranks could get wrong."""
 
 import dataclasses
+import gc
 
 import numpy as np
 from rank_threads import LateRanks, on_ranks
 
+from autograd.arrays import allocations
 from tinyllm.data.batches import RandomBatches
 from tinyllm.models import Decoder, DecoderConfig
 from tinyllm.training.config import TrainingConfig
-from tinyllm.training.loop import Pretraining, pretrain
+from tinyllm.training.loop import Pretraining, one_step, pretrain
 from tinyllm.training.parallel.config import ParallelConfig
 
 SHAPE = DecoderConfig(
@@ -24,7 +26,7 @@ TOKENS = np.arange(300) ** 2 % 17
 
 def make_training(ranks=None, config=CONFIG, dtype="float64", shape=SHAPE, **parallel):
     model = Decoder(shape, seed=0, dtype=dtype)
-    batches = RandomBatches(TOKENS, batch_size=config.batch_size, context=6, seed=0)
+    batches = RandomBatches(TOKENS, batch_size=config.batch_size, context=shape.max_position_embeddings, seed=0)
     return Pretraining(model, batches, config, ParallelConfig(**parallel), ranks)
 
 
@@ -70,3 +72,32 @@ def deviations(run, other):
         if not name.endswith("key.bias")
     )
     return of_losses, max(of_weights)
+
+
+def persistent_bytes(size, shape, config=CONFIG, **parallel):
+    """(bytes a rank keeps between steps, on average; the most that a rank's buffers took within a step).
+
+    Measured: what Python and NumPy have allocated since before the models were made, with all ranks in this process.
+    """
+
+    def after_a_step(ranks):
+        training = make_training(ranks, config, "float32", shape, **parallel)
+        one_step(training)
+        borrowed = getattr(training.store, "borrowed", None)
+        gc.collect()
+        ranks.barrier()
+        used = memory.used()
+        ranks.barrier()
+        return used, borrowed.peak if borrowed else 0
+
+    gc.collect()
+    with allocations() as memory:
+        before = memory.used()
+        found = on_ranks(size, after_a_step)
+    return (found[0][0] - before) / size, max(peak for _, peak in found)
+
+
+def bytes_in_theory(num_parameters, size, stage):
+    """Of float32 training with AdamW on a rank, by kind (Rajbhandari et al. 2020, figure 1)."""
+    parts = {"weights": (4, 3), "gradients": (4, 2), "optimizer": (8, 1)}
+    return {kind: width * num_parameters / (size if stage >= first else 1) for kind, (width, first) in parts.items()}

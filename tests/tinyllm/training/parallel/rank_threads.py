@@ -27,6 +27,7 @@ class ThreadCommunicator(Communicator):
         self.meeting.barrier.wait()
         offered = list(self.meeting.offered)
         self.meeting.barrier.wait()
+        self.meeting.offered[self.rank] = None  # let go of it
         return offered
 
     def all_reduce(self, array):

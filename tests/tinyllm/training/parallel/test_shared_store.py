@@ -1,16 +1,27 @@
 """What the ranks' stores send, when, and what they hold meanwhile."""
 
+import dataclasses
 import gc
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rank_runs import CONFIG, SMALL_BUCKETS, changed, finish, make_training
+from rank_runs import (
+    CONFIG,
+    SHAPE,
+    SMALL_BUCKETS,
+    bytes_in_theory,
+    changed,
+    finish,
+    make_training,
+    persistent_bytes,
+)
 from rank_threads import LateRanks, on_ranks
 
 import autograd as ag
 from tinyllm.generation import generate
+from tinyllm.models import Decoder
 from tinyllm.models.module import Module
 from tinyllm.training import ParameterStore
 from tinyllm.training.loop import one_step
@@ -232,6 +243,15 @@ def test_what_a_stage_parts_is_held_once_among_the_ranks(stage):
     for kind, factor in {"weights": 4, "gradients": 4, "optimizer": 8}.items():
         assert sum(bytes_of[kind] for bytes_of, _ in ranks) == size * factor * (4 if repeats[kind] else 1)
         assert max(bytes_of[kind] for bytes_of, _ in ranks) <= factor * (size if repeats[kind] else size // 4 + 64)
+
+
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_bytes_kept_between_steps_are_those_of_theory(stage):
+    """Measured, so that a forgotten array shows, as the model's own weights would."""
+    shape = dataclasses.replace(SHAPE, vocab_size=400, hidden_size=160, intermediate_size=640)
+    measured, _ = persistent_bytes(2, shape, ONE_PIECE, zero=stage)
+    in_theory = sum(bytes_in_theory(Decoder(shape).num_parameters(), 2, stage).values())
+    assert abs(measured / in_theory - 1) < 0.05
 
 
 def test_what_is_borrowed_is_given_back_and_bounded():

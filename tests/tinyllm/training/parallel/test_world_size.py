@@ -105,7 +105,7 @@ def test_a_second_run_has_the_same_bits():
     assert_same_bits(trained_on(4, config, zero=3), trained_on(4, config, zero=3))
 
 
-# ----------------------------------------------------------------------------------------- decisions, the same everywhere
+# -------------------------------------------------------------------------------------- decisions, the same everywhere
 
 
 def breaking(training, at_step):
@@ -152,6 +152,7 @@ def test_a_nan_on_one_rank_stops_all_with_one_reason():
     assert "final_norm" in str(error)
 
 
+@pytest.mark.filterwarnings("ignore:invalid value")
 @pytest.mark.parametrize("stage", STAGES)
 def test_an_overflow_on_one_rank_halves_the_scale_of_all(stage):
     config = changed(steps=3, precision="fp16", accumulation=1)
@@ -219,6 +220,11 @@ publish, finish, clip = SharedStore.publish, SharedStore.finish, SharedStore.cli
 take_in, gathered_array = PartedGradients.take_in, PartedWeights.gathered_array
 
 
+def assert_right_at_once_and_late(right, stage):
+    for ranks in (Ranks, LateRanks):
+        assert_close(trained_on(2, ranks=ranks, zero=stage, **SMALL_BUCKETS), right)
+
+
 @pytest.mark.parametrize(
     ("stage", "of", "method", "mistake"),
     [
@@ -236,5 +242,4 @@ def test_mistakes_are_noticed(monkeypatch, stage, of, method, mistake):
     right = usual_run()
     monkeypatch.setattr(of, method, mistake)
     with pytest.raises(AssertionError):
-        for ranks in (Ranks, LateRanks):
-            assert_close(trained_on(2, ranks=ranks, zero=stage, **SMALL_BUCKETS), right)
+        assert_right_at_once_and_late(right, stage)
