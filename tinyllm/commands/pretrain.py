@@ -55,7 +55,10 @@ def field_help(cls):
 
 
 DecoderConfigChanges = changes_to(DecoderConfig, leave_out=("vocab_size",))
-TrainingConfigChanges = changes_to(TrainingConfig, leave_out=("steps", "seed", "precision"))
+UNNESTED = ("steps", "seed", "precision")
+"""Fields of a TrainingConfig that have an option of their own, without `--training.`."""
+
+TrainingConfigChanges = changes_to(TrainingConfig, leave_out=UNNESTED)
 ParallelConfigChanges = changes_to(ParallelConfig, leave_out=("zero",), otherwise="(usual, or as the run had it)")
 
 
@@ -132,8 +135,9 @@ def run(options: Options):
     """
     from tinyllm.training.parallel import mpi
 
-    parallel, before = parallel_config_of(options)
     started = mpi.expected()
+    options = with_file(options, started if started > 1 else options.devices or 1)
+    parallel, before = parallel_config_of(options)
     if started > 1:
         if options.devices not in (None, started):
             raise UserError(f"mpiexec has started {started} ranks, and --devices says {options.devices}; leave it out")
@@ -153,6 +157,35 @@ def threads_of(each):
     said = [f"{name}={os.environ[name]}" for name in THREADS if name in os.environ]
     rest = f"each computes with {each} thread{'s' if each > 1 else ''}"
     return f"{rest}, but for {', '.join(said)}" if said else rest
+
+
+def with_file(options, ranks):
+    """The options as if what the file of --deepspeed says had been typed. ranks: how many share a batch."""
+    from tinyllm.training.parallel.deepspeed import read_deepspeed, with_deepspeed
+
+    if options.deepspeed is None:
+        return options
+    if options.resume or not options.preset:
+        raise UserError(
+            "--deepspeed is for a new run, with a preset; --resume goes on as the run began (--devices, --zero and "
+            "--parallel.* may change)"
+        )
+    path, usual = options.deepspeed, preset(options.preset).training
+    parallel = given(options.parallel) | ({} if options.zero is None else {"zero": options.zero})
+    training, parallel = with_deepspeed(path, read_deepspeed(path), ranks, usual, training_changes(options), parallel)
+    return dataclasses.replace(
+        options,
+        **{name: training.pop(name, None) for name in UNNESTED},
+        zero=parallel.pop("zero", None),
+        training=TrainingConfigChanges(**training),
+        parallel=ParallelConfigChanges(**parallel),
+    )
+
+
+def training_changes(options):
+    """dict of changes to the preset's TrainingConfig."""
+    unnested = {name: getattr(options, name) for name in UNNESTED}
+    return given(options.training) | {name: value for name, value in unnested.items() if value is not None}
 
 
 def parallel_config_of(options):
@@ -212,6 +245,7 @@ def trained(options, parallel, ranks):
 def begun(options, parallel, ranks):
     """A new run in a free folder. The first of several ranks reads the text, for all."""
     from tinyllm.data import load_corpus
+    from tinyllm.training.parallel.deepspeed import read_deepspeed
     from tinyllm.training.progress import track
     from tinyllm.training.runs import begin_run, check_free
 
@@ -229,9 +263,6 @@ def begun(options, parallel, ranks):
         with track(None, "downloading", "bytes") as progress:
             corpus = load_corpus(options.data or chosen.data, progress=progress)
         print(corpus.describe())
-    training = given(options.training) | {
-        name: getattr(options, name) for name in ("steps", "seed", "precision") if getattr(options, name) is not None
-    }
     work = begin_run(
         folder,
         options.preset,
@@ -239,10 +270,11 @@ def begun(options, parallel, ranks):
         tokenizer=options.tokenizer,
         vocab_size=options.vocab_size,
         model=given(options.model),
-        training=training,
+        training=training_changes(options),
         device="cpu" if options.device == "auto" else options.device,
         parallel=parallel,
         ranks=ranks,
+        deepspeed=options.deepspeed and read_deepspeed(options.deepspeed),
     )
     print(
         f"{work.config['num_parameters']:,} parameters, {work.training_tokens.count:,} training tokens, "

@@ -11,7 +11,7 @@ from importlib import resources
 
 import numpy as np
 
-from tinyllm.training.config import OPTIMIZER_OPTIONS, changed, for_optimizer, unused_options
+from tinyllm.training.config import LOSS_SCALING_OPTIONS, OPTIMIZER_OPTIONS, changed, for_optimizer, unused_options
 from tinyllm.training.presets import PRESETS
 
 FORMAT_VERSION = 1
@@ -24,7 +24,7 @@ large a share of the loss. Every seed that was measured lies, at all places, in 
 
 NEUTRAL = {
     "seed", "accumulation", "recompute", "evaluate_every", "evaluation_windows", "sample_every", "sample_tokens",
-    "checkpoint_every", "keep_checkpoints", "precision",
+    "checkpoint_every", "keep_checkpoints", "precision", "loss_scaling", *unused_options(None, LOSS_SCALING_OPTIONS),
 }  # fmt: skip
 """Training options that leave the loss where it is, or nearly (half precision, by less than MARGIN)."""
 

@@ -62,7 +62,7 @@ class Run:
 
 def begin_run(
     folder, preset, corpus, *, tokenizer=None, vocab_size=None, model=None, training=None, device="cpu", parallel=None,
-    ranks=None,
+    ranks=None, deepspeed=None,
 ):  # fmt: skip
     """Make a run folder: train the tokenizer, encode the corpus, make the model.
 
@@ -71,7 +71,8 @@ def begin_run(
     already is refused and not touched; a start that fails leaves nothing behind.
 
     parallel, ranks: a ParallelConfig, and the Ranks of the processes that begin it together. They share the folder. The
-    first makes everything, and the others, whose corpus may be None, open what it has made.
+    first makes everything, and the others, whose corpus may be None, open what it has made. deepspeed: the content of
+    DeepSpeed's file from which the changes come; config.json keeps it for the record.
     """
     folder, ranks, parallel = Path(folder), ranks or Ranks(), parallel or ParallelConfig()
     asked = {"preset": preset, "tokenizer": getattr(tokenizer, "vocabulary_hash", tokenizer), "vocab_size": vocab_size}
@@ -104,6 +105,7 @@ def begin_run(
         check_shared(ranks, folder, folder / LOCK)
         *contents, settings = by_first(ranks, make) or (None,)
         settings = ranks.exchange(settings)[0] | {"parallel": parallel.as_dict() | {"ranks": ranks.size}}
+        settings |= {"deepspeed": deepspeed} if deepspeed else {}
         own, *tokens, decoder = together(ranks, lambda: contents or read_contents(folder, settings, device))
         batches = make_batches(tokens[0], config, decoder.config)
         run = Run(folder, settings, own, *tokens, Pretraining(decoder, batches, config, parallel, ranks), lock)

@@ -92,6 +92,11 @@ STEPS = ("--steps", "4", "--training.checkpoint-every", "2", "--training.evaluat
             "--training.schedule cosin",
             "schedule must be one of cosine, linear, constant, wsd, inverse_sqrt, warmup_lr, ",
         ),
+        (
+            "--deepspeed nowhere.json",
+            "nowhere.json cannot be read (No such file or directory); --deepspeed takes a JSON",
+        ),
+        ("--deepspeed text.txt", "text.txt is not valid JSON: "),
         ("--training.decay-share 0.1", "decay_share is an option of the schedule wsd, not of cosine; leave it out"),
         ("--training.schedule wsd --training.decay-share 0", "decay_share must be in (0, 1], not 0.0"),
         (

@@ -382,6 +382,8 @@ def test_what_pretrain_sets_by_itself_is_no_changed_option():
     older = training | {"beta1": 0.9, "beta2": 0.99, "momentum": 0.9}
     del older["schedule"]
     assert changed_options(CONFIG | {"training": older})[1] == {}
+    patient = training | {"precision": "fp16", "loss_scaling": "patient", "hysteresis": 3, "min_loss_scale": 2.0}
+    assert changed_options(CONFIG | {"training": patient})[1] == {}
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path):

@@ -3,11 +3,9 @@
 import dataclasses
 
 from tinyllm.training.metrics import read_metrics
+from tinyllm.training.parallel.ranks import BACKWARD_BEGINS, BACKWARD_ENDS, MARKS
 
 MESSAGES = "messages.jsonl"
-BACKWARD_BEGINS, BACKWARD_ENDS = "backward begins", "backward ends"
-MARKS = (BACKWARD_BEGINS, BACKWARD_ENDS)
-"""Entries that are no messages: moments that a store marks."""
 
 
 class MessageLog:
@@ -46,29 +44,31 @@ class MessageLog:
 class MessageSummary:
     """What the messages of a run come to, per step.
 
-    kinds: dict kind -> (messages, bytes). seconds: from the start of each message to its end, added up. waited: those
-    in which the computation stood still. early: the messages that started while backward ran.
+    kinds: dict kind -> (messages, bytes). seconds: from the start of each message to its end, added up. hidden: those
+    in which the computation went on. waited: those in which it stood still, also for a message whose turn had not come.
+    early: the messages that started while backward ran.
     """
 
     steps: int
     kinds: dict
     seconds: float
+    hidden: float
     waited: float
     early: float
 
     @property
     def overlapped(self):
-        """The share of the messages' time that did not hold up the computation."""
-        return 1 - self.waited / self.seconds if self.seconds else 0.0
+        """The share of the messages' time in which the computation went on."""
+        return self.hidden / self.seconds if self.seconds else 0.0
 
     def __str__(self):
         kinds = "; ".join(
-            f"{messages:g} {kind} of {num_bytes / 1e6:.3g} MB together"
+            f"{messages:.3g} {kind} of {num_bytes / 1e6:.3g} MB together"
             for kind, (messages, num_bytes) in self.kinds.items()
         )
         return (
             f"Messages a step: {kinds or 'none'}; {1000 * self.seconds:.3g} ms, {self.overlapped:.0%} of them beside "
-            f"the computation; {self.early:g} began while backward ran."
+            f"the computation, which waited {1000 * self.waited:.3g} ms; {self.early:.3g} began while backward ran."
         )
 
 
@@ -88,10 +88,15 @@ def summary(records):
     return MessageSummary(
         steps=steps,
         kinds={kind: (count / steps, num_bytes / steps) for kind, (count, num_bytes) in kinds.items()},
-        seconds=sum(record["ended"] - record["started"] for record in messages) / steps,
+        seconds=sum(map(seconds_of, messages)) / steps,
+        hidden=sum(max(seconds_of(record) - record["waited"], 0.0) for record in messages) / steps,
         waited=sum(record["waited"] for record in messages) / steps,
         early=len(during_backward(records)) / steps,
     )
+
+
+def seconds_of(record):
+    return record["ended"] - record["started"]
 
 
 def during_backward(records):

@@ -9,6 +9,9 @@ import numpy as np
 
 from tinyllm.training.parallel.communicator import Communicator, LostRank, Single
 
+BACKWARD_BEGINS, BACKWARD_ENDS = MARKS = ("backward begins", "backward ends")
+"""What a store marks among its messages."""
+
 KEPT = 10_000
 """How many messages `Ranks.messages` keeps at least; a long run must not fill the memory with them."""
 

@@ -10,6 +10,7 @@ import math
 
 from tinyllm.training.parallel.buckets import Sending, make_buckets
 from tinyllm.training.parallel.partition import Part, cuts_between, equal_cuts
+from tinyllm.training.parallel.ranks import BACKWARD_BEGINS, BACKWARD_ENDS
 from tinyllm.training.parameter_store import ParameterStore, sum_of_squares
 
 
@@ -66,9 +67,9 @@ class SharedStore(ParameterStore):
     def backward_and_send(self, loss, seed):
         self.under_way.clear()
         sending = Sending(self.buckets, self.send)
-        self.ranks.mark("backward begins")
+        self.ranks.mark(BACKWARD_BEGINS)
         self.walk(loss, seed, sending)
-        self.ranks.mark("backward ends")
+        self.ranks.mark(BACKWARD_ENDS)
         sending.send_rest()
         self.finish()
 

@@ -8,7 +8,7 @@ import pytest
 from tinyllm.errors import UserError
 from tinyllm.training.config import TrainingConfig, changed
 from tinyllm.training.parallel.config import ParallelConfig
-from tinyllm.training.parallel.deepspeed import deepspeed_changes, read_deepspeed
+from tinyllm.training.parallel.deepspeed import deepspeed_changes, read_deepspeed, with_deepspeed
 from tinyllm.training.parallel.deepspeed_keys import WITHOUT_EFFECT
 
 ISSUE = """{"train_batch_size": 32, "fp16": {"enabled": true}, "zero_optimization": {"stage": 2,
@@ -327,6 +327,49 @@ def test_a_key_without_an_effect_is_refused_by_name_unless_it_is_off(section, ke
     assert str(caught.value).startswith(f'{name} "something" has no effect here: {why}; leave it out')
     for value in (*off, {"enabled": False}):
         deepspeed_changes(within(section, key, json.loads(json.dumps(value))), 2, 1e-3)
+
+
+def beside(training, parallel):
+    content = {"train_batch_size": 8, "fp16": {"enabled": True}, "zero_optimization": {"stage": 2}}
+    return with_deepspeed("ds.json", content, 2, TrainingConfig(), training, parallel)
+
+
+def test_what_is_asked_for_beside_the_file_is_added_to_it():
+    training, parallel = beside({"steps": 7, "precision": "fp16"}, {"zero": 2, "log_messages": True})
+    assert training == {"batch_size": 8, "accumulation": 1, "steps": 7} | DYNAMIC
+    assert parallel == ZERO | {"zero": 2, "log_messages": True}
+
+
+@pytest.mark.parametrize(
+    ("training", "parallel", "message"),
+    [
+        (
+            {"precision": "bf16"},
+            {},
+            "--precision bf16 says something else than ds.json, which makes it fp16; leave one",
+        ),
+        (
+            {"batch_size": 9},
+            {},
+            "--training.batch-size 9 says something else than ds.json, which makes it 8; leave one",
+        ),
+        ({}, {"zero": 1}, "--zero 1 says something else than ds.json, which makes it 2; leave one of them out"),
+        (
+            {},
+            {"overlap": True},
+            "--parallel.overlap True says something else than ds.json, which makes it False; leave",
+        ),
+    ],
+)
+def test_what_contradicts_the_file_is_refused(training, parallel, message):
+    with pytest.raises(UserError) as caught:
+        beside(training, parallel)
+    assert str(caught.value).startswith(message)
+
+
+def test_the_file_is_named_where_it_is_wrong():
+    with pytest.raises(UserError, match=r"^my\.json: train_batch_size 7 is no multiple of ranks 2; change the file"):
+        with_deepspeed("my.json", {"train_batch_size": 7}, 2, TrainingConfig(), {}, {})
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from rank_threads import on_ranks
 
 from tinyllm.data import load_corpus
 from tinyllm.training import runs
+from tinyllm.training.journal import Journal
 from tinyllm.training.metrics import MetricsLog, NoLog, read_metrics
 from tinyllm.training.parallel import Ranks
 from tinyllm.training.parallel.config import ParallelConfig
@@ -31,8 +32,8 @@ def plain(monkeypatch):
     monkeypatch.setattr(runs, "write_report", lambda folder: None)
 
 
-def begin(folder, corpus, ranks, **parallel):
-    config = ParallelConfig(zero=1, log_messages=True, **parallel)
+def begin(folder, corpus, ranks, zero=1):
+    config = ParallelConfig(zero=zero, log_messages=True)
     options = {"tokenizer": "bytes", "model": MODEL, "training": TRAINING}
     return begin_run(folder, "textbook", corpus, **options, parallel=config, ranks=ranks)
 
@@ -56,13 +57,11 @@ def test_a_run_that_is_asked_to_logs_the_messages_of_each_step_and_forgets_them(
     steps = of_steps(folder)
     assert list(steps) == [1, 2, 3, 4]
     assert len({str(messages) for messages in steps.values()}) == 1  # nothing of evaluations or samples between them
-    kinds = [kind for kind, _ in steps[1]]
-    assert kinds[:2] == ["backward begins", "backward ends"]
-    assert set(kinds[2:]) == {"reduce_scatter", "all_gather"}
+    assert {kind for kind, _ in steps[1]} == {"backward begins", "backward ends", "reduce_scatter", "all_gather"}
     assert max(left) < 20  # those of the last evaluation
     for record in read_metrics(folder, MESSAGES):
         assert 0 <= record["started"] <= record["ended"]
-        assert 0 <= record["waited"] <= record["ended"] - record["started"] + 2e-6
+        assert record["waited"] >= 0
     assert message_summary(folder).steps == 4
     assert "reduce_scatter of" in str(message_summary(folder))
 
@@ -77,20 +76,22 @@ def test_a_run_that_is_not_asked_leaves_none(tmp_path, corpus):
 
 
 def test_a_resumed_run_logs_each_step_once_and_goes_on_by_its_clock(tmp_path, corpus, monkeypatch):
-    folder, full = tmp_path / "run", runs.pretrain
+    """Killed after step 3, with a checkpoint of step 2."""
+    folder, full, save = tmp_path / "run", runs.pretrain, Journal.save
     with monkeypatch.context() as patch:
         patch.setattr(
             runs,
             "pretrain",
             lambda training, **options: full(training, **options | {"stop": lambda: training.step >= 3}),
         )
-        patch.setattr("tinyllm.training.journal.Journal.save", lambda journal: None)
-        on_ranks(2, lambda ranks: complete(begin(folder, corpus, ranks)))
+        patch.setattr(Journal, "save", lambda journal: save(journal) if journal.run.training.step == 2 else None)
+        on_ranks(2, lambda ranks: complete(begin(folder, corpus, ranks, zero=0)))
     assert list(of_steps(folder)) == [1, 2, 3]
     on_ranks(2, lambda ranks: complete(resume_run(folder, ranks=ranks)))
     assert list(of_steps(folder)) == [1, 2, 3, 4]
-    started = [record["started"] for record in read_metrics(folder, MESSAGES)]
-    assert started == sorted(started)
+    records = read_metrics(folder, MESSAGES)
+    before = max(record["ended"] for record in records if record["step"] <= 2)
+    assert before < min(record["started"] for record in records if record["step"] > 2)
 
 
 def log_of(tmp_path, *messages):
@@ -128,7 +129,7 @@ def test_the_summary_counts_by_step_and_kind_and_says_what_was_waited_for():
         record(1, "backward begins", 1.0, 1.0),
         record(1, "reduce_scatter", 1.5, 2.5, 0.25, 100),
         record(1, "backward ends", 2.0, 2.0),
-        record(1, "reduce_scatter", 2.5, 3.0, 0.5, 60),
+        record(1, "reduce_scatter", 2.5, 3.0, 0.75, 60),  # and a quarter until its turn came
         record(1, "backward begins", 4.0, 4.0),
         record(1, "reduce_scatter", 4.0, 4.5, 0.0, 100),
         record(1, "backward ends", 5.0, 5.0),
@@ -137,6 +138,6 @@ def test_the_summary_counts_by_step_and_kind_and_says_what_was_waited_for():
         record(2, "all_gather", 12.0, 14.0, 2.0, 40),
     ])  # fmt: skip
     assert came.kinds == {"reduce_scatter": (1.5, 130), "all_gather": (0.5, 20)}
-    assert (came.steps, came.seconds, came.waited, came.early) == (2, 2.0, 1.375, 1.0)
-    assert came.overlapped == pytest.approx(1 - 2.75 / 4)
+    assert (came.steps, came.seconds, came.waited, came.early) == (2, 2.0, 1.5, 1.0)
+    assert came.overlapped == pytest.approx((0.75 + 0.5) / 4)
     assert str(came).startswith("Messages a step: 1.5 reduce_scatter of 0.00013 MB together; 0.5 all_gather")
