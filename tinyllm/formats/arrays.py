@@ -8,8 +8,10 @@ Files are written here, piece by piece from the arrays' own memory. The library 
 and hold up every other thread of Python while it does. Its bytes are the same; reading is left to it.
 """
 
+import contextlib
 import hashlib
 import json
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -63,11 +65,55 @@ def little_endian(array):
 
 def read_arrays(path):
     """dict name -> NumPy array. A damaged or foreign file raises UserError."""
+    with readable(path):
+        import safetensors.numpy
+
+        return safetensors.numpy.load(Path(path).read_bytes())
+
+
+def sizes_in(paths):
+    """dict name -> how many numbers lie under it in these files together. They hold flat arrays."""
+    sizes = Counter()
+    for path in paths:
+        with opened(path) as file:
+            sizes.update({name: file.get_slice(name).get_shape()[0] for name in file.keys()})  # noqa: SIM118
+    return dict(sizes)
+
+
+def read_stretches(paths, stretches):
+    """What lies under some names in flat arrays that go on from file to file, from one place to another.
+
+    stretches: dict name -> (start, stop), counted from the begin of the first file's array. Nothing else is read.
+    """
+    read = {name: [] for name in stretches}
+    begins = dict.fromkeys(stretches, 0)
+    for path in paths:
+        with opened(path) as file:
+            for name, (start, stop) in stretches.items():
+                stored = file.get_slice(name)
+                begin, begins[name] = begins[name], begins[name] + stored.get_shape()[0]
+                within = slice(max(start, begin) - begin, max(start, begin, min(stop, begins[name])) - begin)
+                read[name].append(stored[within] if within.stop > within.start else stored[:0])
+    return {name: np.concatenate(parts) for name, parts in read.items()}
+
+
+@contextlib.contextmanager
+def opened(path):
+    """A safetensors file of which parts are read."""
+    with readable(path):
+        import safetensors
+
+        with safetensors.safe_open(path, framework="numpy") as file:
+            yield file
+
+
+@contextlib.contextmanager
+def readable(path):
+    """`with readable(path):` what goes wrong with this safetensors file is said in a UserError."""
     import safetensors
-    import safetensors.numpy
 
     try:
-        return safetensors.numpy.load(Path(path).read_bytes())
+        yield
     except FileNotFoundError:
         raise UserError(f"{path} does not exist") from None
     except safetensors.SafetensorError as error:

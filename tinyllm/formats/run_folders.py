@@ -5,9 +5,12 @@ report.html
 """
 
 import json
+import math
 import re
 import warnings
 from pathlib import Path
+
+import numpy as np
 
 from tinyllm.errors import UserError
 from tinyllm.files import read_json, sha256_of, write_json
@@ -16,10 +19,10 @@ from tinyllm.models import Decoder, DecoderConfig
 from tinyllm.tokenizers import load_tokenizer
 
 FORMAT_VERSION = 1
-CHECKPOINT_VERSION = 2
-"""Of state.json. Since 2 it has a checksum of itself."""
+CHECKPOINT_VERSION, PARTED_VERSION = 2, 3
+"""Of state.json. Since 2 it has a checksum of itself; 3 is one whose files hold parts, written by several ranks."""
 
-CHECKPOINTS = "checkpoints"
+CHECKPOINTS, WEIGHTS, OPTIMIZER = "checkpoints", "weights.safetensors", "optimizer.safetensors"
 
 
 def load(folder, checkpoint="newest"):
@@ -39,7 +42,7 @@ def load(folder, checkpoint="newest"):
     checkpoint = chosen_checkpoint(folder, checkpoint)
     model = Decoder(config)
     try:
-        model.load_weights(read_arrays(checkpoint / "weights.safetensors"))
+        model.load_weights(read_weights(checkpoint))
     except UserError as error:
         raise UserError(f"{checkpoint}: {error}") from None
     return model, tokenizer
@@ -60,9 +63,7 @@ def save(model, tokenizer, folder):
         raise UserError(f"{folder} holds a model already; choose another folder")
     tokenizer.save(folder / "tokenizer")
     checkpoint = folder / CHECKPOINTS / step_name(0)
-    write_checkpoint(
-        checkpoint, {"weights.safetensors": {n: p.data for n, p in model.parameters().items()}}, {"step": 0}
-    )
+    write_checkpoint(checkpoint, {WEIGHTS: {n: p.data for n, p in model.parameters().items()}}, {"step": 0})
     write_json(folder / "config.json", {"format_version": FORMAT_VERSION, "model": model.config.as_dict()})
 
 
@@ -110,7 +111,8 @@ def write_checkpoint(folder, files, state):
 
 def write_state(folder, state, sums):
     """Write state.json beside the files of a checkpoint. sums: dict file name -> SHA-256."""
-    state = {"format_version": CHECKPOINT_VERSION, **state, "sha256": sums}
+    version = PARTED_VERSION if "parts" in state else CHECKPOINT_VERSION
+    state = {"format_version": version, **state, "sha256": sums}
     write_json(folder / "state.json", state | {"state_sha256": sha256_of_state(state)})
 
 
@@ -125,20 +127,57 @@ def read_state(checkpoint):
     UserError if all is whole and of a newer version: passing over it would lose what it holds.
     """
     try:
+        return whole_state(checkpoint)
+    except Damaged:
+        return None
+
+
+class Damaged(Exception):
+    """What is wrong with a checkpoint, in a few words."""
+
+
+def whole_state(checkpoint):
+    """As `read_state`, but Damaged says what is wrong."""
+    try:
         state = read_json(checkpoint / "state.json")
         version, sums = state["format_version"], state["sha256"]
         if version != 1 and state["state_sha256"] != sha256_of_state(state):
-            return None
-        if not sums or any(sha256_of(checkpoint / name) != known for name, known in sums.items()):
-            return None
+            raise Damaged("state.json has another checksum")
+        if not sums:
+            raise Damaged("state.json names no files")
+        for name, known in sums.items():
+            if not (checkpoint / name).exists():
+                raise Damaged(f"{name} is missing")
+            if sha256_of(checkpoint / name) != known:
+                raise Damaged(f"{name} has another checksum")
     except (UserError, OSError, KeyError, TypeError, AttributeError):
-        return None
-    if version > CHECKPOINT_VERSION:
+        raise Damaged("state.json cannot be read") from None
+    if version > PARTED_VERSION:
         raise UserError(
-            f"{checkpoint} was written by a newer tinyllm (format {version}, this one reads {CHECKPOINT_VERSION}); "
-            "upgrade"
+            f"{checkpoint} was written by a newer tinyllm (format {version}, this one reads {PARTED_VERSION}); upgrade"
         )
     return state
+
+
+def read_weights(checkpoint):
+    """dict name -> array of a whole checkpoint; put together, where ranks have each written a part of the flat store.
+
+    state.json then has, under parts: ranks, zero, and places: name -> [where it begins in the store, its shape].
+    """
+    parts = read_json(checkpoint / "state.json").get("parts", {})
+    if "places" not in parts:
+        return read_arrays(checkpoint / WEIGHTS)
+    files = [checkpoint / part_name(WEIGHTS, rank, parts["ranks"]) for rank in range(parts["ranks"])]
+    values = np.concatenate([read_arrays(path)["values"] for path in files])
+    places = parts["places"].items()
+    return {name: values[start : start + math.prod(shape)].reshape(shape) for name, (start, shape) in places}
+
+
+def optimizer_files(checkpoint):
+    """The files whose arrays, one behind the other in this order, are the optimizer's."""
+    ranks = read_json(checkpoint / "state.json").get("parts", {}).get("ranks")
+    names = [OPTIMIZER] if ranks is None else [part_name(OPTIMIZER, rank, ranks) for rank in range(ranks)]
+    return [checkpoint / name for name in names]
 
 
 def is_whole(checkpoint):
@@ -180,14 +219,20 @@ def newest_checkpoint(folder, kind="step"):
     kind: as `checkpoints` takes it; the newest "best" is the best of all. A warning names the newer ones that are
     damaged and passed over.
     """
-    found = checkpoints(folder, kind)
-    for number, checkpoint in enumerate(reversed(found)):
-        if is_whole(checkpoint):
-            if number:
-                damaged = ", ".join(path.name for path in found[-number:])
-                warnings.warn(f"{folder}: {damaged} is damaged; using {checkpoint.name}", stacklevel=2)
-            return checkpoint
-    damaged = f"; {len(found)} damaged: {found[-1]}" if found else ""
+    found, faults = checkpoints(folder, kind), []
+    for checkpoint in reversed(found):
+        try:
+            whole_state(checkpoint)
+        except Damaged as fault:
+            faults.insert(0, f"{checkpoint.name}: {fault}")
+            continue
+        if faults:
+            damaged = ", ".join(path.name for path in found[-len(faults) :])
+            warnings.warn(
+                f"{folder}: {damaged} is damaged; using {checkpoint.name} ({'; '.join(faults)})", stacklevel=2
+            )
+        return checkpoint
+    damaged = f"; {len(found)} damaged: {found[-1]} ({faults[-1]})" if found else ""
     if kind == "best":
         raise UserError(f"{folder} has no whole best checkpoint yet{damaged}; an evaluation on the way writes one")
     raise UserError(f"{folder} has no whole checkpoint yet{damaged}")

@@ -18,20 +18,22 @@ import numpy as np
 import tinyllm
 from tinyllm.errors import UserError
 from tinyllm.files import CANNOT_WRITE, read_json, remove_folder, sync_file, sync_folder
-from tinyllm.formats.arrays import on_host, read_arrays
+from tinyllm.formats.arrays import on_host, read_stretches, sizes_in
 from tinyllm.formats.run_folders import (
     CHECKPOINTS,
+    OPTIMIZER,
+    WEIGHTS,
     checkpoints,
     is_whole,
     newest_checkpoint,
+    optimizer_files,
     read_state,
+    read_weights,
     step_name,
     step_of,
     write_checkpoint,
 )
 from tinyllm.training.parallel.agreement import by_first, together
-
-WEIGHTS, OPTIMIZER = "weights.safetensors", "optimizer.safetensors"
 
 
 @dataclasses.dataclass
@@ -288,9 +290,11 @@ def load_checkpoint(folder, training, checkpoint=None):
     own. UserError if it is one of another model, optimizer or precision; nothing is changed then, on any rank.
     """
     checkpoint = agreed_checkpoint(training.ranks, folder, lambda: checkpoint or newest_checkpoint(folder))
+    stretches = own_stretches(training)
     try:
-        weights, arrays, numbers = together(training.ranks, lambda: read_fitting(checkpoint, training))
-        training.model.load_weights(weights)
+        weights, arrays, numbers = together(training.ranks, lambda: read_fitting(checkpoint, training, stretches))
+        with training.store.whole():
+            training.model.load_weights(weights)
         training.load_state(arrays, numbers)
     except UserError as error:
         raise UserError(f"{checkpoint} does not fit this run: {error}") from None
@@ -306,13 +310,36 @@ def agreed_checkpoint(ranks, folder, choose):
     return name and Path(folder) / CHECKPOINTS / name
 
 
-def read_fitting(checkpoint, training):
-    """(weights, this rank's part of the optimizer's arrays, numbers) of a checkpoint, checked against a Pretraining."""
-    weights, arrays = read_arrays(checkpoint / WEIGHTS), read_arrays(checkpoint / OPTIMIZER)
-    numbers = read_json(checkpoint / "state.json")
+def own_stretches(training):
+    """dict name -> (start, stop, size): what of each of the optimizer's arrays lies on this rank, and the whole's size.
+
+    The whole is the parts of all ranks, one behind the other.
+    """
+    ranks, sizes = training.ranks, {name: array.size for name, array in training.optimizer.arrays.items()}
+    if ranks.size == 1 or not training.parallel.zero:
+        return {name: (0, size, size) for name, size in sizes.items()}
+    everybody = ranks.exchange(sizes)
+    stretches = {}
+    for name, size in sizes.items():
+        start = sum(theirs[name] for theirs in everybody[: ranks.rank])
+        stretches[name] = start, start + size, sum(theirs[name] for theirs in everybody)
+    return stretches
+
+
+def read_fitting(checkpoint, training, stretches):
+    """(weights, this rank's part of the optimizer's arrays, numbers) of a checkpoint, checked against a Pretraining.
+
+    stretches: by `own_stretches`. Whoever wrote the checkpoint, only these are read.
+    """
+    numbers, files = read_json(checkpoint / "state.json"), optimizer_files(checkpoint)
     check_settings(numbers, training)
+    sizes = sizes_in(files)
+    for name, (_, _, size) in stretches.items():
+        if sizes.get(name, size) != size:
+            raise UserError(f"{name} has {sizes[name]} numbers, and this model's has {size}")
+    arrays = read_stretches(files, {name: stretches.get(name, (0, 0))[:2] for name in sizes})
     training.optimizer.check_state(arrays, numbers["optimizer"])
-    return weights, arrays, numbers
+    return read_weights(checkpoint), arrays, numbers
 
 
 def check_settings(numbers, training):

@@ -99,7 +99,7 @@ class Journal:
         first = None if whole else windows
         context = training.model.config.max_position_embeddings
         begun = time.perf_counter()
-        nats, count = held_out_loss(training.model, tokens.tokens, first=first, ranks=training.ranks)
+        nats, count = self.loss_of(first)
         num_bytes = tokens.num_bytes if whole else self.num_bytes(tokens.tokens[1 : count + 1])
         record = {
             "step": training.step,
@@ -112,12 +112,18 @@ class Journal:
             "seconds": self.seconds(),
         }
         if whole and count > windows * context:  # what can be compared with the evaluations on the way
-            nats, count = held_out_loss(training.model, tokens.tokens, first=windows, ranks=training.ranks)
+            nats, count = self.loss_of(windows)
             record["first_windows_loss_nats"] = nats / count
         self.metrics.append(record)
         self.display.validation(training.step, record["loss_nats"], record["bits_per_byte"])
         self.checkpoints.save_if_best(training, comparable_loss(record))
         return record
+
+    def loss_of(self, first):
+        """(nats, targets) of the first windows of the held-out text, of all for None."""
+        training, tokens = self.run.training, self.run.validation_tokens.tokens
+        with training.store.gathered():
+            return held_out_loss(training.model, tokens, first=first, ranks=training.ranks)
 
     def num_bytes(self, targets):
         """UTF-8 bytes of the text that the targets of the first windows stand for."""
@@ -147,7 +153,8 @@ class Journal:
         prompt = sample_prompt(run)
         ids = prompt_ids(run.tokenizer, prompt, separated=is_separated(run.config))
         options = {"max_new_tokens": config.sample_tokens, "temperature": 0.8, "seed": config.seed}
-        new = generate(run.training.model, ids, stop=stop_ids(run.tokenizer), **options)
+        with run.training.store.gathered():
+            new = generate(run.training.model, ids, stop=stop_ids(run.tokenizer), **options)
         text = run.tokenizer.decode(new, continuing=prompt != "")
         self.samples.append({"step": run.training.step, "prompt": prompt, "text": text})
         if run.ranks.first:

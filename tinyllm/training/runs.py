@@ -302,12 +302,14 @@ def make_batches(tokens, config, shape):
 def measure_recomputation(run):
     """Write what recomputing blocks saves and costs into recomputation.json, once, where blocks are recomputed.
 
-    All ranks measure, since they compute a gradient together; what the first has found is written.
+    All ranks measure, since they compute a gradient together; what the first has found is written. At stage 3, which
+    recomputes every block, there is nothing to compare with.
     """
-    path = run.folder / RECOMPUTATION
-    if run.training.model.recomputed_blocks and not run.ranks.exchange(path.exists())[0]:
+    path, ranks = run.folder / RECOMPUTATION, run.ranks
+    compares = run.training.model.recomputed_blocks and (ranks.size == 1 or run.training.parallel.zero < 3)
+    if compares and not ranks.exchange(path.exists())[0]:
         measured = recomputation(run.training)
-        if run.ranks.first:
+        if ranks.first:
             write_json(path, {"format_version": FORMAT_VERSION, **measured})
 
 

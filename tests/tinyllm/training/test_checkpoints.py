@@ -258,8 +258,8 @@ def test_a_newer_version_is_refused_and_not_passed_over(tmp_path):
     training = a_training(1)
     save_checkpoint(tmp_path, training, keep=2)
     advance(training, 1)
-    rewritten(save_checkpoint(tmp_path, training, keep=2), format_version=3)
-    with pytest.raises(UserError, match=r"step-000002 was written by a newer tinyllm \(format 3, this one reads 2\)"):
+    rewritten(save_checkpoint(tmp_path, training, keep=2), format_version=4)
+    with pytest.raises(UserError, match=r"step-000002 was written by a newer tinyllm \(format 4, this one reads 3\)"):
         load_checkpoint(tmp_path, training)
 
 

@@ -43,23 +43,32 @@ class SharedSnapshot(Snapshot):
     def of_training(cls, training):
         """What this rank has of all that decides the next step; of what every rank has, the first has the copy."""
         arrays, numbers = training.state()
-        files, ranks, stage = cls.weights_of(training), training.ranks, training.parallel.zero
-        state = copy.deepcopy(numbers) | {"settings": settings_of(training.config), "made_with": versions()}
-        if stage:
+        files, parts = cls.weights_of(training)
+        if training.parallel.zero:
+            ranks = training.ranks
             files[part_name(OPTIMIZER, ranks.rank, ranks.size)] = copied(arrays)
-            state["parts"] = {"ranks": ranks.size, "zero": stage}
-        elif ranks.first:
+            parts = {"parts": {"ranks": ranks.size, "zero": training.parallel.zero} | parts.get("parts", {})}
+        elif training.ranks.first:
             files[OPTIMIZER] = copied(arrays)
-        return cls("step", training.step, files, state)
+        state = copy.deepcopy(numbers) | {"settings": settings_of(training.config), "made_with": versions()}
+        return cls("step", training.step, files, state | parts)
 
     @classmethod
     def of_weights(cls, training, loss_nats):
+        """This rank's part of what the model has learned so far."""
+        files, parts = cls.weights_of(training)
         state = {"step": training.step, "loss_nats": loss_nats, "made_with": versions()}
-        return cls("best", training.step, cls.weights_of(training), state)
+        return cls("best", training.step, files, state | parts)
 
     @staticmethod
     def weights_of(training):
-        return {WEIGHTS: copied(training.store.weights())} if training.ranks.first else {}
+        """(files, what state.json says of them): the weights by name, at stage 3 this rank's part of the flat store."""
+        store, ranks, stage = training.store, training.ranks, training.parallel.zero
+        if stage < 3:
+            return ({WEIGHTS: copied(store.weights())} if ranks.first else {}), {}
+        places = {name: [place.start, list(place.shape)] for name, place in store.places.items()}
+        files = {part_name(WEIGHTS, ranks.rank, ranks.size): copied({"values": store.own_values})}
+        return files, {"parts": {"ranks": ranks.size, "zero": stage, "places": places}}
 
     def unfinished(self, folder):
         final = self.place(folder)

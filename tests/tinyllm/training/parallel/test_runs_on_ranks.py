@@ -60,7 +60,7 @@ def alone(tmp_path_factory, corpus):
     return folder
 
 
-@pytest.mark.parametrize(("size", "stage"), [(2, 0), (4, 0)])
+@pytest.mark.parametrize(("size", "stage"), [(2, 0), (4, 0), (2, 1), (4, 1)])
 def test_a_run_on_ranks_leaves_the_folder_of_one_process(tmp_path, corpus, alone, size, stage):
     folder = tmp_path / "run"
     results = on_ranks(size, lambda ranks: complete(begin(folder, corpus if ranks.first else None, ranks, stage)))
@@ -74,7 +74,9 @@ def test_a_run_on_ranks_leaves_the_folder_of_one_process(tmp_path, corpus, alone
     assert not list(folder.rglob(".*"))
 
 
-@pytest.mark.parametrize(("first", "then"), [((2, 0), (2, 0)), ((2, 0), (1, 0)), ((1, 0), (2, 0))])
+@pytest.mark.parametrize(
+    ("first", "then"), [((2, 0), (4, 0)), ((4, 1), (2, 1)), ((2, 1), (1, 0)), ((1, 0), (2, 1)), ((4, 0), (4, 1))]
+)
 def test_a_stopped_run_goes_on_with_any_number_of_ranks(tmp_path, corpus, alone, monkeypatch, first, then):
     folder = tmp_path / "run"
     full = runs.pretrain
