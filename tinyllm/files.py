@@ -20,6 +20,11 @@ CANNOT_WRITE = (OSError, DiskFull)
 """What writing a file raises where the disk is full, read-only or gone."""
 
 
+def reason(error):
+    """One of these in a few words: "No space left on device"."""
+    return getattr(error.__cause__, "strerror", None) or getattr(error, "strerror", None) or str(error)
+
+
 @contextlib.contextmanager
 def atomic_write(path, mode="wb"):
     """Open a temporary file beside `path`; on success flush it to disk and rename it over `path`.

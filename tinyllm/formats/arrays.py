@@ -85,16 +85,23 @@ def read_stretches(paths, stretches):
 
     stretches: dict name -> (start, stop), counted from the begin of the first file's array. Nothing else is read.
     """
-    read = {name: [] for name in stretches}
-    begins = dict.fromkeys(stretches, 0)
+    pieces, begins = {name: [] for name in stretches}, dict.fromkeys(stretches, 0)
     for path in paths:
         with opened(path) as file:
             for name, (start, stop) in stretches.items():
-                stored = file.get_slice(name)
-                begin, begins[name] = begins[name], begins[name] + stored.get_shape()[0]
-                within = slice(max(start, begin) - begin, max(start, begin, min(stop, begins[name])) - begin)
-                read[name].append(stored[within] if within.stop > within.start else stored[:0])
-    return {name: np.concatenate(parts) for name, parts in read.items()}
+                pieces[name].append(piece(file, name, start - begins[name], stop - begins[name]))
+                begins[name] += file.get_slice(name).get_shape()[0]
+    return {name: np.concatenate(found) for name, found in pieces.items()}
+
+
+def piece(file, name, start, stop):
+    """What an open file's flat array has from `start` to `stop`, which may lie before its begin and behind its end."""
+    stored = file.get_slice(name)
+    size = stored.get_shape()[0]
+    start, stop = (min(max(at, 0), size) for at in (start, stop))
+    if start < stop:
+        return stored[start:stop]
+    return stored[:0] if size else file.get_tensor(name)  # the library slices nothing that is empty
 
 
 @contextlib.contextmanager

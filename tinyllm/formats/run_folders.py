@@ -219,20 +219,18 @@ def newest_checkpoint(folder, kind="step"):
     kind: as `checkpoints` takes it; the newest "best" is the best of all. A warning names the newer ones that are
     damaged and passed over.
     """
-    found, faults = checkpoints(folder, kind), []
+    found, faults = checkpoints(folder, kind), {}
     for checkpoint in reversed(found):
         try:
             whole_state(checkpoint)
         except Damaged as fault:
-            faults.insert(0, f"{checkpoint.name}: {fault}")
+            faults[checkpoint.name] = fault
             continue
         if faults:
-            damaged = ", ".join(path.name for path in found[-len(faults) :])
-            warnings.warn(
-                f"{folder}: {damaged} is damaged; using {checkpoint.name} ({'; '.join(faults)})", stacklevel=2
-            )
+            names, causes = ", ".join(reversed(faults)), "; ".join(f"{name}: {fault}" for name, fault in faults.items())
+            warnings.warn(f"{folder}: {names} is damaged; using {checkpoint.name} ({causes})", stacklevel=2)
         return checkpoint
-    damaged = f"; {len(found)} damaged: {found[-1]} ({faults[-1]})" if found else ""
+    damaged = f"; {len(found)} damaged: {found[-1]} ({faults[found[-1].name]})" if found else ""
     if kind == "best":
         raise UserError(f"{folder} has no whole best checkpoint yet{damaged}; an evaluation on the way writes one")
     raise UserError(f"{folder} has no whole checkpoint yet{damaged}")

@@ -5,7 +5,7 @@ import time
 from tinyllm.errors import UserError
 from tinyllm.evaluation import bits_per_byte
 from tinyllm.evaluation.loss import held_out_loss, token_lengths
-from tinyllm.files import CANNOT_WRITE, atomic_write
+from tinyllm.files import CANNOT_WRITE, atomic_write, reason
 from tinyllm.formats.run_folders import checkpoints, is_separated, is_whole
 from tinyllm.generation import generate, prompt_ids, stop_ids
 from tinyllm.training.metrics import comparable_loss
@@ -174,9 +174,8 @@ class Journal:
     def error(self):
         """Why something is not on disk, in a few words, or None."""
         logs = self.metrics.error or self.samples.error or self.messages.log.error
-        error = logs or self.text_error or self.checkpoints.error
-        error = error or self.checkpoints.elsewhere
-        return error and (getattr(error.__cause__, "strerror", None) or getattr(error, "strerror", None) or str(error))
+        error = logs or self.text_error or self.checkpoints.error or self.checkpoints.elsewhere
+        return error and reason(error)
 
     def tell(self):
         """Say once that the disk takes nothing more, and once that it does again."""

@@ -10,7 +10,7 @@ import math
 import secrets
 import shutil
 
-from tinyllm.files import CANNOT_WRITE
+from tinyllm.files import CANNOT_WRITE, reason
 from tinyllm.formats.arrays import write_arrays
 from tinyllm.formats.run_folders import is_whole, part_name, write_state
 from tinyllm.training.checkpoints import (
@@ -142,7 +142,7 @@ class SharedCheckpoints(Checkpoints):
         own = {
             "written": {snapshot.kind: snapshot.sums for snapshot in waiting if snapshot.sums is not None},
             "finished": [kind for kind in self.pending if kind not in self.unwritten],
-            "error": self.error and str(self.error.__cause__ or self.error),
+            "error": self.error and reason(self.error),
         }
         told = self.ranks.exchange(own)
         for kind in told[0]["finished"]:

@@ -1,16 +1,27 @@
 """A run folder trained by several ranks is that of one process."""
 
+import contextlib
+import errno
+import itertools
 import json
+import os
+import shutil
 
 import numpy as np
 import pytest
 from rank_threads import on_ranks
 
 from tinyllm.data import load_corpus
-from tinyllm.formats.run_folders import checkpoints
-from tinyllm.training import runs
+from tinyllm.errors import UserError
+from tinyllm.formats.arrays import read_arrays
+from tinyllm.formats.run_folders import checkpoints, is_whole, newest_checkpoint
+from tinyllm.training import journal, runs
 from tinyllm.training.metrics import read_metrics
+from tinyllm.training.parallel import agreement
 from tinyllm.training.parallel.config import ParallelConfig
+from tinyllm.training.parallel.shared_checkpoints import SharedSnapshot
+from tinyllm.training.progress import Silent
+from tinyllm.training.run_lock import RunLock
 from tinyllm.training.runs import begin_run, complete, resume_run
 
 MODEL = {"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "max_position_embeddings": 16}
@@ -60,7 +71,7 @@ def alone(tmp_path_factory, corpus):
     return folder
 
 
-@pytest.mark.parametrize(("size", "stage"), [(2, 0), (4, 0), (2, 1), (4, 1)])
+@pytest.mark.parametrize(("size", "stage"), [(2, 0), (4, 1), (2, 2), (4, 3)])
 def test_a_run_on_ranks_leaves_the_folder_of_one_process(tmp_path, corpus, alone, size, stage):
     folder = tmp_path / "run"
     results = on_ranks(size, lambda ranks: complete(begin(folder, corpus if ranks.first else None, ranks, stage)))
@@ -91,3 +102,234 @@ def test_a_stopped_run_goes_on_with_any_number_of_ranks(tmp_path, corpus, alone,
     ours, theirs = losses(alone), losses(folder)
     assert list(ours) == list(theirs)
     np.testing.assert_allclose([*theirs.values()], [*ours.values()], rtol=1e-5)
+
+
+@pytest.mark.parametrize("spread", [(2, 0), (2, 1), (2, 3)])
+def test_a_run_stopped_on_one_rank_goes_on_to_the_bit(tmp_path, corpus, monkeypatch, spread):
+    size, stage = spread
+    through, stopped = tmp_path / "through", tmp_path / "stopped"
+    on_ranks(size, lambda ranks: complete(begin(through, corpus, ranks, stage)))
+    with monkeypatch.context() as patch:
+        patch.setattr(runs, "stop_on_signals", signal_to(rank=size - 1, checks=4))
+        results = on_ranks(size, lambda ranks: complete(begin(stopped, corpus, ranks, stage)))
+    assert results == [None] * size
+    steps = [record["step"] for record in read_metrics(stopped) if record["split"] == "train"]
+    assert steps == [1, 2, 3]
+    assert newest_checkpoint(stopped).name == "step-000003"
+    on_ranks(size, lambda ranks: complete(resume_run(stopped, ranks=ranks)))
+    assert without_times(stopped) == without_times(through)
+    assert arrays_of(stopped) == arrays_of(through)
+    assert (stopped / "samples.txt").read_text() == (through / "samples.txt").read_text()
+
+
+def signal_to(rank, checks):
+    """In place of `stop_on_signals`: a signal that reaches one rank alone, and is there when it looks so many times."""
+    names = itertools.count()
+
+    class Signal:
+        def __init__(self):
+            self.looked = 0
+
+        def is_set(self):
+            self.looked += 1
+            return self.looked >= checks and chosen[0] is self
+
+    chosen = []
+
+    @contextlib.contextmanager
+    def stop_on_signals():
+        signal = Signal()
+        if next(names) == rank:
+            chosen.append(signal)
+        yield signal
+
+    return stop_on_signals
+
+
+def arrays_of(folder):
+    """All arrays of the newest checkpoint, as bytes."""
+    paths = sorted(newest_checkpoint(folder).glob("*.safetensors"))
+    return {(path.name, name): array.tobytes() for path in paths for name, array in read_arrays(path).items()}
+
+
+def test_a_bad_start_is_one_error_on_all_ranks_and_leaves_nothing(tmp_path, corpus):
+    def error_of(ranks, start):
+        with pytest.raises(UserError) as error:
+            start(ranks)
+        return str(error.value)
+
+    def errors(start, size=2):
+        told = on_ranks(size, lambda ranks: error_of(ranks, start))
+        assert len(set(told)) == 1
+        assert not (tmp_path / "run").exists()
+        return told[0]
+
+    (tmp_path / "short.txt").write_text("too short")
+    short = load_corpus(str(tmp_path / "short.txt"))
+    assert "single token" in errors(lambda ranks: begin(tmp_path / "run", short, ranks))
+    message = (
+        "3 ranks with accumulation 1 cannot share a batch of 4 equally; choose a batch size divisible by 3, as 6 is"
+    )
+    assert message in errors(lambda ranks: begin(tmp_path / "run", corpus, ranks), size=3)
+    message = "rank 1 has another parallel than rank 0"
+    assert message in errors(lambda ranks: begin(tmp_path / "run", corpus, ranks, zero=ranks.rank))
+    message = "rank 1 has another training than rank 0"
+    assert message in errors(lambda ranks: begin(tmp_path / "run", corpus, ranks, steps=7 + ranks.rank))
+    assert "is not a run folder: it does not exist" in errors(lambda ranks: resume_run(tmp_path / "run", ranks=ranks))
+
+
+def test_a_folder_that_the_ranks_do_not_share_is_refused(tmp_path, corpus):
+    message = r"rank 1 does not see .*/(run|other) as rank 0 does; the folder of a run must be on a disk that all its"
+    with pytest.raises(UserError, match=message):
+        on_ranks(2, lambda ranks: begin(tmp_path / "run" if ranks.first else tmp_path / "other", corpus, ranks))
+    assert not (tmp_path / "run").exists()
+
+
+def test_ranks_with_other_code_are_refused(tmp_path, corpus, monkeypatch):
+    codes = iter(["abc", "abd"])
+    monkeypatch.setattr(agreement, "checksum_of_code", lambda: next(codes))
+    with pytest.raises(UserError, match="rank 1 has another code of tinyllm than rank 0"):
+        on_ranks(2, lambda ranks: begin(tmp_path / "run", corpus, ranks))
+
+
+def test_a_run_in_use_or_lost_from_sight_is_one_error_on_all_ranks(tmp_path, alone, corpus):
+    folder = tmp_path / "run"
+    shutil.copytree(alone, folder)
+    held = RunLock(folder)
+    with pytest.raises(UserError, match="is in use by process"):
+        on_ranks(2, lambda ranks: resume_run(folder, ranks=ranks))
+    held.release()
+    shutil.copytree(folder, tmp_path / "copy")
+    with pytest.raises(UserError, match="rank 1 does not see"):
+        on_ranks(2, lambda ranks: resume_run(folder if ranks.first else tmp_path / "copy", ranks=ranks))
+    assert not (folder / ".lock").exists()
+    with pytest.raises(UserError, match="has come to step 6; it cannot end at step 5"):
+        on_ranks(2, lambda ranks: resume_run(folder, steps=5, ranks=ranks))
+    assert not (folder / ".lock").exists()
+
+
+class Notes(Silent):
+    """A display that keeps the notes."""
+
+    def __init__(self):
+        self.notes = []
+
+    def note(self, text):
+        self.notes.append(text)
+
+
+def bad_disk_of(monkeypatch, rank, steps):
+    """The disk takes nothing from one rank at these steps of the run. Returns dict step -> what stood before a save."""
+    at, stood = {}, {}
+    after_step, save, write_part = journal.Journal.after_step, journal.Journal.save, SharedSnapshot.write_part
+
+    def write_or_fail(snapshot, folder):
+        if any(f"-rank-{rank}-" in name for name in snapshot.files) and at[rank] in steps:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write_part(snapshot, folder)
+
+    def count(self, record):
+        at[self.run.ranks.rank] = record["step"]
+        after_step(self, record)
+        self.checkpoints.wait()  # so that it is known what is written when
+
+    def look(self):
+        if self.run.ranks.first:
+            stood[self.run.training.step] = [path.name for path in checkpoints(self.run.folder) if is_whole(path)]
+        save(self)
+
+    monkeypatch.setattr(SharedSnapshot, "write_part", write_or_fail)
+    monkeypatch.setattr(journal.Journal, "after_step", count)
+    monkeypatch.setattr(journal.Journal, "save", look)
+    return stood
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_rank_whose_disk_is_full_for_a_while_loses_nothing(tmp_path, corpus, monkeypatch, rank):
+    through, folder, display = tmp_path / "through", tmp_path / "run", Notes()
+    on_ranks(2, lambda ranks: complete(begin(through, corpus, ranks, 1)))
+    with monkeypatch.context() as patch:
+        stood = bad_disk_of(patch, rank, steps=(3, 4, 5))
+        on_ranks(2, lambda ranks: complete(begin(folder, corpus, ranks, 1), display))
+    assert stood == {2: [], 4: ["step-000002"], 6: ["step-000002"]}
+    assert without_times(folder) == without_times(through)
+    assert arrays_of(folder) == arrays_of(through)
+    whose = f"rank {rank}: " if rank else ""
+    assert display.notes == [
+        f"{folder} cannot be written to ({whose}No space left on device): training goes on, and what is missing is "
+        "kept in memory and written when that is possible",
+        f"{folder} can be written to again, and nothing is missing",
+    ]
+    assert not list(folder.rglob(".*"))
+
+
+def test_a_rank_whose_disk_stays_full_ends_the_run_on_all_in_one_line(tmp_path, corpus, monkeypatch):
+    folder = tmp_path / "run"
+    monkeypatch.setattr(journal, "PATIENCE_SECONDS", 0)
+
+    def work(ranks):
+        run = begin(folder, corpus, ranks, 1)
+        with pytest.raises(UserError) as error:
+            complete(run)
+        return str(error.value)
+
+    with monkeypatch.context() as patch:
+        bad_disk_of(patch, 1, steps=(4, 5, 6))
+        one, other = on_ranks(2, work)
+    assert one == other
+    assert one.startswith(
+        f"{folder} cannot be written to (rank 1: No space left on device); its newest checkpoint is step"
+    )
+    assert [path.name for path in checkpoints(folder)] == ["step-000002"]
+    on_ranks(4, lambda ranks: complete(resume_run(folder, ranks=ranks)))
+    assert newest_checkpoint(folder).name == "step-000006"
+    assert not list(folder.rglob(".*"))
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing is tidied up that the program would tidy up."""
+
+
+@pytest.mark.parametrize(
+    ("rank", "moment"), [(1, "before its part"), (0, "after its part"), (1, "after its part"), (0, "before the name")]
+)
+def test_a_rank_that_dies_while_a_checkpoint_is_written_leaves_the_older_one(
+    tmp_path, corpus, monkeypatch, rank, moment
+):
+    folder = tmp_path / "run"
+    write_part, finish = SharedSnapshot.write_part, SharedSnapshot.finish
+
+    def dies(snapshot):
+        mine = f"optimizer-rank-{rank}-of-2.safetensors"
+        return (
+            snapshot.kind == "step" and snapshot.step == 4 and (mine in snapshot.files or mine in (snapshot.sums or ()))
+        )
+
+    def die_at_part(snapshot, folder):
+        dying = dies(snapshot)
+        if not (dying and moment == "before its part"):
+            write_part(snapshot, folder)
+        if dying and moment != "before the name":
+            raise Killed
+
+    def die_at_name(snapshot, folder):
+        if (snapshot.kind, snapshot.step) == ("step", 4):
+            raise Killed
+        finish(snapshot, folder)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SharedSnapshot, "write_part", die_at_part)
+        if moment == "before the name":
+            patch.setattr(SharedSnapshot, "finish", die_at_name)
+        with pytest.raises(Killed):
+            on_ranks(2, lambda ranks: complete(begin(folder, corpus, ranks, 1)))
+    (folder / ".lock").unlink(missing_ok=True)
+    assert [path.name for path in checkpoints(folder)] == ["step-000002"]
+    assert all(map(is_whole, checkpoints(folder)))
+    assert list((folder / "checkpoints").glob(".step-000004.*.unfinished"))
+    through = tmp_path / "through"
+    on_ranks(2, lambda ranks: complete(begin(through, corpus, ranks, 1)))
+    on_ranks(2, lambda ranks: complete(resume_run(folder, ranks=ranks)))
+    assert without_times(folder) == without_times(through)
+    assert arrays_of(folder) == arrays_of(through)
+    assert not list(folder.rglob(".*"))
