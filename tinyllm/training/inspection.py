@@ -19,6 +19,9 @@ def inspection(training):
 
     Loss and gradients of the next batch are computed three times (to warm up, under `ag.debug.ledger`, under
     `ag.debug.profile`) and forgotten: weights, optimizer and batches are left as they were.
+
+    All ranks of a run call this, since they compute a gradient together; what the first one's share keeps and costs is
+    told, and the others return None.
     """
     inputs, targets = training.batches.batch(training.batches.position, training.batches.batch_size)
 
@@ -28,12 +31,19 @@ def inspection(training):
         accumulate(training, inputs, targets, training.batches.position, share)
 
     step()
-    with ag.debug.ledger() as memory:
+    with watched_by_first(training, ag.debug.ledger) as memory:
         step()
-    with ag.debug.profile() as times:
+    with watched_by_first(training, ag.debug.profile) as times:
         step()
     training.store.zero()
+    if not training.ranks.first:
+        return None
     return f"Memory of one step\n\n{memory}\n\nTime of one step\n\n{times}"
+
+
+def watched_by_first(training, watch):
+    """watch() on the first rank; on the others, which do the same beside it, nothing that watches."""
+    return watch() if training.ranks.first else contextlib.nullcontext()
 
 
 def recomputation(training, rounds=3):
@@ -45,6 +55,8 @@ def recomputation(training, rounds=3):
     The whole piece might not fit the memory without recomputation. So one and two samples of it are measured, and the
     line through both gives the rest: a part is the same for any number (weights cast to half precision), and a part
     grows with it. Times are medians of `rounds` steps of each kind in turn, of one sample. All is forgotten afterwards.
+
+    All ranks of a run call this; what the first has measured counts.
     """
     blocks = training.model.recomputed_blocks
     if not blocks:
@@ -70,9 +82,9 @@ def kept_bytes(training, blocks, samples):
     for few in range(1, min(samples, 2) + 1):
         ids = xp.asarray(training.batches.batch(position, few)[0])
         seeds = dropout_seeds(training.config.seed, position + np.arange(few, dtype=np.uint64))
-        with recomputing(training.model, blocks), ag.debug.ledger() as memory:
+        with recomputing(training.model, blocks), watched_by_first(training, ag.debug.ledger) as memory:
             training.model.hidden(ids, dropout_seed=seeds)
-        kept.append(memory.bytes)
+        kept.append(memory.bytes if memory else 0)
     return kept[0] + (samples - 1) * (kept[-1] - kept[0])
 
 

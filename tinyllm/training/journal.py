@@ -45,8 +45,9 @@ class Journal:
 
     def after_step(self, record):
         config, step = self.run.training.config, record["step"]
+        totals = self.messages.totals()
         self.messages.append(step)
-        self.metrics.append({"step": step, "split": "train", **record, "seconds": self.seconds()})
+        self.metrics.append({"step": step, "split": "train", **record, **totals, "seconds": self.seconds()})
         self.display.update(step, record["loss_nats"], record["tokens_per_second"])
         self.checkpoints.meet()
         self.tell()

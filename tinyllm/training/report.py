@@ -52,7 +52,7 @@ def write_report(run_folder):
         samples=samples(run),
         originality=originality(run),
         commands=commands(run),
-        provenance=provenance(run) + recomputation(run),
+        provenance=provenance(run) + ranks(run) + recomputation(run),
         configuration=configuration(run.config),
     )
     path = Path(run_folder) / "report.html"
@@ -352,6 +352,30 @@ def provenance(run):
     else:
         made += "The text's hash was not recorded."
     return f'<p class="remark">{made}</p>'
+
+
+KEPT = (
+    "a copy of weights, gradients and the optimizer's state",
+    "a part of the optimizer's state",
+    "a part of gradients and of the optimizer's state",
+    "a part of weights, gradients and the optimizer's state",
+)
+"""What each rank has, by stage of ZeRO."""
+
+
+def ranks(run):
+    """How many processes shared the work, what each of them kept, how much they sent and how long they waited."""
+    number, stage = (run.part("parallel").get(name) for name in ("ranks", "zero"))
+    if not number or number == 1:
+        return ""
+    said = f"Trained by {number:,} ranks, each with {KEPT[stage]} (stage {stage} of ZeRO)."
+    told = [record for record in run.train if "waited_seconds" in record and is_finite(record.get("tokens_per_second"))]
+    if told:
+        tokens = run.part("training")["batch_size"] * run.part("model")["max_position_embeddings"]
+        share = sum(r["waited_seconds"] for r in told) / sum(tokens / r["tokens_per_second"] for r in told)
+        sent = megabytes(round(np.median([record["message_bytes"] for record in told])))
+        said += f" Messages of a step come to {sent}; {share:.0%} of its time the first rank waited for the others."
+    return f'<p class="remark">{said}</p>'
 
 
 def recomputation(run):

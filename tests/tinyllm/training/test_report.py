@@ -137,6 +137,27 @@ def test_a_full_run_is_told_in_full(run):
     assert "not finished" not in text
 
 
+@pytest.mark.parametrize(
+    ("stage", "kept"), [(0, "a copy of weights"), (2, "a part of gradients and of the optimizer's")]
+)
+def test_a_run_on_ranks_says_what_they_kept_and_how_long_they_waited(tmp_path, stage, kept):
+    model = CONFIG["model"] | {"max_position_embeddings": 100}
+    config = CONFIG | {"model": model, "parallel": {"zero": stage, "ranks": 4}}
+    folder = a_run(tmp_path / "run", config=config)
+    assert "Trained by 4 ranks, each with " + kept in page_of(folder).text
+    with MetricsLog(folder) as log:  # 8 samples of 100 tokens: two seconds, and one
+        for step, speed, waited in ((41, 400.0, 0.5), (42, 800.0, 0.25)):
+            record = {"step": step, "split": "train", "loss_nats": 1.0, "tokens_per_second": speed}
+            log.append(record | {"waited_seconds": waited, "message_bytes": 1_200_000})
+    text = page_of(folder).text
+    assert f"(stage {stage} of ZeRO). Messages of a step come to 1.20 MB; 25% of its time the first rank waited" in text
+
+
+def test_a_run_of_one_process_says_nothing_of_ranks(tmp_path):
+    folder = a_run(tmp_path / "run", config=CONFIG | {"parallel": {"zero": 2, "ranks": 1}})
+    assert "Trained by" not in page_of(folder).text
+
+
 def test_nothing_outside_the_page_is_needed(run):
     page = page_of(run)
     assert not {"script", "link", "img", "iframe"} & set(page.tags)

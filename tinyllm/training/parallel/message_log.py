@@ -37,7 +37,17 @@ class MessageLog:
     def taken(self):
         """The messages since the last call."""
         messages, self.ranks.messages = self.ranks.messages, []
+        self.ranks.waited_besides = 0.0
         return messages
+
+    def totals(self):
+        """What the messages since then come to, for metrics.jsonl: their bytes, and for how long the computation stood
+        still, for them and for what is not recorded. Nothing where there is one rank."""
+        if self.ranks.size == 1:
+            return {}
+        waited = self.ranks.waited_besides + sum(message.waited for message in self.ranks.messages)
+        sent = sum(message.num_bytes for message in self.ranks.messages)
+        return {"message_bytes": sent, "waited_seconds": round(waited, 6)}
 
 
 @dataclasses.dataclass

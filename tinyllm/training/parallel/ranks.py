@@ -99,6 +99,8 @@ class Ranks(Communicator):
         self.rank, self.size = self.communicator.rank, self.communicator.size
         self.overlap, self.timeout = overlap, timeout
         self.messages = []
+        self.waited_besides = 0.0
+        """Seconds that the computation stood still for what is not recorded: sums of numbers, exchanges, barriers."""
         self.last = None
         self.queue = self.thread = None
 
@@ -135,6 +137,8 @@ class Ranks(Communicator):
         self.last = message
         if not beside:
             message.wait()
+        if not recorded:
+            self.waited_besides += message.waited
         return message
 
     def hand_over(self, message):

@@ -1,22 +1,29 @@
 """A run folder trained by several ranks is that of one process."""
 
 import contextlib
+import dataclasses
 import errno
 import itertools
 import json
 import os
 import shutil
+import threading
 
 import numpy as np
 import pytest
 from rank_threads import on_ranks
 
+import tinyllm
 from tinyllm.data import load_corpus
 from tinyllm.errors import UserError
+from tinyllm.evaluation.loss import held_out_loss
 from tinyllm.formats.arrays import read_arrays
-from tinyllm.formats.run_folders import checkpoints, is_whole, newest_checkpoint
-from tinyllm.training import journal, runs
-from tinyllm.training.metrics import read_metrics
+from tinyllm.formats.run_folders import checkpoints, chosen_checkpoint, is_whole, newest_checkpoint
+from tinyllm.models import Decoder, gpt2
+from tinyllm.training import journal, loop, runs
+from tinyllm.training.divergence import Diverged
+from tinyllm.training.inspection import inspection
+from tinyllm.training.metrics import read_all_metrics, read_metrics
 from tinyllm.training.parallel import agreement
 from tinyllm.training.parallel.config import ParallelConfig
 from tinyllm.training.parallel.shared_checkpoints import SharedSnapshot
@@ -304,11 +311,11 @@ def test_a_rank_that_dies_while_a_checkpoint_is_written_leaves_the_older_one(
             "step",
             4,
         ) and f"optimizer-rank-{rank}-of-2.safetensors" in snapshot.files
-        if not (mine and moment == "before its part"):
-            write_part(snapshot, folder)
-        if mine and moment != "before the name":
-            snapshot.sums = None  # the others do not hear of it
-            raise Killed
+        if not mine or moment == "before the name":
+            return write_part(snapshot, folder)
+        if moment == "after its part":
+            write_part(dataclasses.replace(snapshot), folder)
+        raise Killed  # before the others hear of it
 
     def die_at_name(snapshot, folder):
         if (snapshot.kind, snapshot.step) == ("step", 4):
@@ -331,3 +338,115 @@ def test_a_rank_that_dies_while_a_checkpoint_is_written_leaves_the_older_one(
     assert without_times(folder) == without_times(through)
     assert arrays_of(folder) == arrays_of(through)
     assert not list(folder.rglob(".*"))
+
+
+# ------------------------------------------------------------------------------------ what happens between the steps
+
+
+@pytest.mark.parametrize("size", [2, 3, 4])
+@pytest.mark.parametrize("first", [None, 1, 40])
+def test_held_out_text_is_shared_and_scored_to_the_same_bit(size, first):
+    """Seven batches of windows, of which the last is not full; every rank calls the model as often as the others."""
+    model = Decoder(gpt2.config(vocab_size=32, **MODEL), seed=0)
+    tokens = np.random.default_rng(0).integers(0, 32, 16 * 200)
+    calls = threading.local()
+
+    class Counted:
+        config, embedding = model.config, model.embedding
+
+        def loss(self, *inputs, **options):
+            calls.count = getattr(calls, "count", 0) + 1
+            return model.loss(*inputs, **options)
+
+    def score(ranks):
+        return held_out_loss(Counted(), tokens, first=first, ranks=ranks), calls.count
+
+    alone = held_out_loss(model, tokens, first=first)
+    scored = on_ranks(size, score)
+    assert [result for result, _ in scored] == [alone] * size
+    batches = -(-min(first or 200, 200) // 32)
+    assert [count for _, count in scored] == [-(-batches // size)] * size
+
+
+@pytest.mark.parametrize("stage", [0, 3])
+def test_a_spike_takes_all_ranks_back_together(tmp_path, corpus, monkeypatch, stage):
+    """The batch of step 4 comes to NaN, on the second rank alone."""
+    accumulate = loop.accumulate
+
+    def planted(training, inputs, targets, first_sample, samples):
+        loss = accumulate(training, inputs, targets, first_sample, samples)
+        return float("nan") if first_sample == 12 and training.ranks.rank == training.ranks.size - 1 else loss
+
+    monkeypatch.setattr(loop, "accumulate", planted)
+    alone, shared = tmp_path / "alone", tmp_path / "shared"
+    changes = {"steps": 8, "on_spike": "roll-back"}
+    complete(begin(alone, corpus, **changes))
+    on_ranks(2, lambda ranks: complete(begin(shared, corpus, ranks, stage, **changes)))
+    for ours, theirs in zip(*map(read_all_metrics, (alone, shared)), strict=True):
+        assert [ours.get(name) for name in ("step", "split", "to_step")] == [
+            theirs.get(name) for name in ("step", "split", "to_step")
+        ]
+        assert theirs["loss_nats"] == pytest.approx(ours["loss_nats"], rel=1e-5)
+    assert [(r["step"], r["to_step"]) for r in read_metrics(shared) if r["split"] == "roll-back"] == [(4, 2)]
+
+
+def test_a_run_that_diverges_ends_on_all_ranks_with_the_same_words(tmp_path, corpus, monkeypatch):
+    accumulate = loop.accumulate
+
+    def planted(training, inputs, targets, first_sample, samples):
+        if first_sample == 12 and training.ranks.rank == 1:
+            with training.store.whole():
+                training.model.embedding.weight.data[...] = np.nan
+        return accumulate(training, inputs, targets, first_sample, samples)
+
+    def work(ranks):
+        run = begin(tmp_path / "run", corpus, ranks, 1)
+        with pytest.raises(Diverged) as error:
+            complete(run)
+        return str(error.value)
+
+    monkeypatch.setattr(loop, "accumulate", planted)
+    one, other = on_ranks(2, work)
+    assert one == other
+    assert one.startswith("step 4 came to no number")
+    last = read_metrics(tmp_path / "run")[-1]
+    assert (last["split"], last["step"]) == ("diverged", 4)
+    assert newest_checkpoint(tmp_path / "run").name == "step-000002"
+    assert not list((tmp_path / "run").rglob(".*"))
+
+
+def test_a_run_on_ranks_measures_what_recomputing_saves_and_where_a_step_spends(tmp_path, corpus):
+    def work(ranks):
+        run = begin(tmp_path / "run", corpus, ranks, 1, recompute="all")
+        text = inspection(run.training)
+        complete(run)
+        return text
+
+    text, nothing = on_ranks(2, work)
+    assert text.startswith("Memory of one step")
+    assert nothing is None
+    measured = json.loads((tmp_path / "run" / "recomputation.json").read_text())
+    assert measured["kept_bytes"] < measured["kept_bytes_without"]
+    on_ranks(2, lambda ranks: complete(begin(tmp_path / "parted", corpus, ranks, 3, recompute="all")))
+    assert not (tmp_path / "parted" / "recomputation.json").exists()  # there is nothing to compare with
+
+
+def test_metrics_say_what_was_sent_and_how_long_was_waited(tmp_path, corpus, alone):
+    on_ranks(2, lambda ranks: complete(begin(tmp_path / "run", corpus, ranks, 1)))
+    records = [record for record in read_metrics(tmp_path / "run") if record["split"] == "train"]
+    parts = newest_checkpoint(tmp_path / "run").glob("optimizer-*")
+    gradient_and_weights = sum(array.nbytes for part in parts for array in read_arrays(part).values())  # as m and v
+    assert {record["message_bytes"] for record in records} == {gradient_and_weights}
+    assert all(record["waited_seconds"] > 0 for record in records)
+    assert "waited_seconds" not in read_metrics(alone)[0]
+
+
+@pytest.mark.parametrize("which", ["newest", "best"])
+def test_a_model_is_put_together_from_its_parts(tmp_path, corpus, alone, which):
+    folder = tmp_path / "run"
+    on_ranks(2, lambda ranks: complete(begin(folder, corpus, ranks, 3)))
+    parts = {path.name for path in chosen_checkpoint(folder, which).glob("weights*")}
+    assert parts == {"weights-rank-0-of-2.safetensors", "weights-rank-1-of-2.safetensors"}
+    ours, theirs = (tinyllm.load(where, which)[0].parameters() for where in (alone, folder))
+    for name, tensor in ours.items():
+        np.testing.assert_allclose(theirs[name].data, tensor.data, rtol=1e-4, atol=1e-5, err_msg=name)
