@@ -15,6 +15,7 @@ from typing import Annotated, Literal
 import tyro
 from tyro.conf import Positional
 
+from autograd import kernels
 from tinyllm.commands.console import INTERRUPTED, command_line, fail, prepare_streams
 from tinyllm.commands.hardware import check_device, chosen_kernels
 from tinyllm.errors import UserError
@@ -135,13 +136,10 @@ def run(options: Options):
     """
     from tinyllm.training.parallel import mpi
 
-    started = mpi.expected()
-    options = with_file(options, started if started > 1 else options.devices or 1)
+    if mpi.expected() > 1:
+        return mpi.run(on_rank, options)
+    options = with_file(options, options.devices or 1)
     parallel, before = parallel_config_of(options)
-    if started > 1:
-        if options.devices not in (None, started):
-            raise UserError(f"mpiexec has started {started} ranks, and --devices says {options.devices}; leave it out")
-        return mpi.run(on_rank, options, parallel)
     devices = before if options.devices is None else options.devices
     if devices < 1:
         raise UserError(f"--devices must be at least 1, not {devices}")
@@ -149,7 +147,7 @@ def run(options: Options):
         return trained(options, parallel, Ranks())
     print(f"{devices} ranks; {threads_of(threads_each(devices))}")
     sys.stdout.flush()  # before the first rank prints
-    return launch(on_rank, devices, (options, parallel), timeout=parallel.timeout)
+    return launch(on_rank, devices, (options,), timeout=parallel.timeout)
 
 
 def threads_of(each):
@@ -202,14 +200,19 @@ def parallel_config_of(options):
     return dataclasses.replace(parallel, **given(options.parallel), **stage), ranks
 
 
-def on_rank(communicator, options, parallel):
-    """What one rank of several does; returns its exit code."""
+def on_rank(communicator, options):
+    """What one rank of several does; returns its exit code. communicator: how it reaches the others."""
     from tinyllm.training.parallel import mpi, nccl
 
     prepare_streams()
-    host = communicator
+    if mpi.expected() > 1:
+        size = communicator.size
+        if options.devices not in (None, size):
+            raise UserError(f"mpiexec has started {size} ranks, and --devices says {options.devices}; leave it out")
+        options = with_file(options, size)
+    parallel = parallel_config_of(options)[0]
     if options.device == "cuda":
-        communicator = nccl.connect(host)
+        communicator = nccl.connect(communicator)
     # Of local ranks the process that has started them sees whether they move.
     ranks = Ranks(communicator, parallel.overlap, parallel.timeout if mpi.expected() > 1 else None)
     with warnings.catch_warnings(), contextlib.closing(ranks):
@@ -226,6 +229,8 @@ def trained(options, parallel, ranks):
     check_device("cpu" if options.device == "auto" else options.device)
     try:
         with chosen_kernels(options.kernels, options.device):
+            if not ranks.first:
+                kernels.on_compiling(lambda: None)  # the first says so
             work = (resumed if options.resume else begun)(options, parallel, ranks)
             if options.inspect:
                 print(inspection(work.training), end="\n\n")

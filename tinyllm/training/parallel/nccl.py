@@ -17,11 +17,13 @@ from tinyllm.training.parallel.communicator import Communicator
 
 def connect(host):
     """The NCCLCommunicator of all ranks of a host communicator; each takes a GPU of its machine for its own."""
-    import cupy
-    import cupy.cuda.nccl
+    try:
+        import cupy
+        import cupy.cuda.nccl
 
-    if not cupy.cuda.nccl.available:
-        raise UserError("this CuPy has no NCCL; install it (doctor says how), or use --devices 1")
+        cupy.cuda.runtime.getDeviceCount()
+    except (ImportError, RuntimeError) as error:  # CuPy or NCCL is not there; no driver
+        raise UserError(f"several ranks with --device cuda need CuPy, NCCL and GPUs: {error}") from None
     take_a_gpu(host, cupy)
     return NCCLCommunicator(host, cupy, cupy.cuda.nccl)
 
