@@ -9,7 +9,7 @@ help:
 	@echo "make test-minimal             numpy alone for autograd; the base install alone for the library"
 	@echo "make test-parity              compare with other projects and with reference files"
 	@echo "make test-gpu [PYTHON=...]    the GPU tests, with the Python given (nothing is installed)"
-	@echo "make soak [SOAK=options]      what takes long: hundreds of killed training runs; SOAK=--help lists the options"
+	@echo "make soak [SOAK=options]      what takes long: hundreds of killed training runs; SOAK=--help, RANK_SOAK=--help list options"
 	@echo "make bench [BENCH=options]    speed and memory against PyTorch; BENCH=--help lists the options"
 	@echo "make lint                     ruff check, ruff format --check"
 	@echo "make clean                    remove .venv and everything else that was made here"
@@ -36,11 +36,13 @@ PYTHON = $(shell if [ -x .venv/bin/python ]; then echo .venv/bin/python; else ec
 test-gpu:
 	$(PYTHON) -m pytest -rs tests/gpu -m gpu
 
-# Minutes. The result is recorded in docs/checkpoints.md.
+# Minutes. The results are recorded in docs/checkpoints.md and docs/communicators.md.
 SOAK =
+RANK_SOAK =
 
 soak: .venv/.for-test
 	.venv/bin/python tests/soak/kills.py $(SOAK)
+	.venv/bin/python tests/soak/rank_kills.py $(RANK_SOAK)
 
 # A quarter of an hour on two quiet cores; nothing else should run meanwhile.
 BENCH =
@@ -64,8 +66,8 @@ clean:
 # --- Environments -----------------------------------------------------------------------------------------------------
 
 .venv/.for-quickstart: PACKAGES = --editable '.[cli,plot]'
-.venv/.for-test: PACKAGES = --editable '.[cli,plot,test,bf16]'
-.venv/.for-parity: PACKAGES = --editable '.[cli,plot,test,bf16,parity]'
+.venv/.for-test: PACKAGES = --editable '.[cli,plot,test,bf16,mpi]' mpich
+.venv/.for-parity: PACKAGES = --editable '.[cli,plot,test,bf16,mpi,parity]' mpich
 .venv/.for-lint: PACKAGES = --editable '.[dev]'
 .venvs/numpy/.ready: PACKAGES = numpy
 .venvs/base/.ready: PACKAGES = .

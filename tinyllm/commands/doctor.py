@@ -6,6 +6,7 @@ import importlib.util
 import os
 import platform
 import shutil
+import subprocess
 import sys
 import tempfile
 import warnings
@@ -140,6 +141,45 @@ def graphics_cards():
         )
 
 
+def ranks():
+    """What several processes that train together may talk over, besides the shared memory of this machine."""
+    if importlib.util.find_spec("mpi4py"):
+        yield mpi()
+    else:
+        yield Finding("MPI", "mpi4py is not installed; only mpiexec needs it, --devices does not", "note")
+    if importlib.util.find_spec("cupy"):
+        yield nccl()
+
+
+def mpi():
+    """mpi4py, the library that it calls, and mpiexec. Started as a process: a library may end the one that loads it."""
+    program = "import mpi4py; mpi4py.rc.initialize = False; from mpi4py import MPI; print(MPI.Get_library_version())"
+    try:
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, encoding="utf-8", timeout=60)
+    except subprocess.TimeoutExpired:
+        return Finding("MPI", "mpi4py does not answer; mpiexec cannot be used", "note")
+    version = importlib.metadata.version("mpi4py")
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or ["without a word"])[-1]
+        return Finding("MPI", f"mpi4py {version} does not work ({reason}); mpiexec cannot be used", "note")
+    library = " ".join(done.stdout.splitlines()[0].split())
+    beside = os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", "")])
+    if not (mpiexec := shutil.which("mpiexec", path=beside)):
+        return Finding("MPI", f"mpi4py {version} with {library}, but there is no mpiexec", "note")
+    return Finding("MPI", f"mpi4py {version} with {library}; {mpiexec} -n 2 tinyllm pretrain ...")
+
+
+def nccl():
+    """Whether GPUs can talk to each other."""
+    try:
+        import cupy.cuda.nccl
+
+        return Finding("NCCL", f"{cupy.cuda.nccl.get_version()}: --device cuda --devices N trains on N GPUs")
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        return Finding("NCCL", f"not usable ({reason}); only training on several GPUs needs it", "note")
+
+
 def packages():
     """Optional packages, each with what it is for."""
     for name, purpose in OPTIONAL.items():
@@ -256,5 +296,5 @@ def step_speed():
     )
 
 
-CHECKS = (system, numpy_and_blas, threads, kernels, numba, graphics_cards, packages, engine, places)
+CHECKS = (system, numpy_and_blas, threads, kernels, numba, graphics_cards, ranks, packages, engine, places)
 SPEED_CHECKS = (product_speed, copy_speed, step_speed)

@@ -111,7 +111,7 @@ class Options:
     """How many processes train together, each with its share of a batch and of the cores, or with cuda a GPU; 1 unless
     given, under mpiexec those that it started, for a resumed run as many as it had."""
 
-    zero: Literal[0, 1, 2, 3] | None = None
+    zero: int | None = None
     """What they part among them: 0 nothing, 1 the optimizer's state, 2 gradients too, 3 weights too."""
 
     model: DecoderConfigChanges = field(default_factory=DecoderConfigChanges)

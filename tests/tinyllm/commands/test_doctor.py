@@ -49,6 +49,20 @@ def test_a_numba_that_does_not_fit_is_named_with_a_pair_that_does(monkeypatch):
     assert doctor.KNOWN_PAIR in found
 
 
+def test_mpi_that_is_not_there_or_does_not_work(monkeypatch):
+    monkeypatch.setitem(sys.modules, "mpi4py", None)
+    assert texts(doctor.ranks) == [("note", "mpi4py is not installed; only mpiexec needs it, --devices does not")]
+    monkeypatch.setattr(doctor.importlib.metadata, "version", lambda name: "4.1")
+    failed = SimpleNamespace(returncode=1, stderr="Traceback\nRuntimeError: cannot load MPI library\n")
+    monkeypatch.setattr(doctor.subprocess, "run", lambda *command, **options: failed)
+    reason = "mpi4py 4.1 does not work (RuntimeError: cannot load MPI library); mpiexec cannot be used"
+    assert (doctor.mpi().state, doctor.mpi().found) == ("note", reason)
+    works = SimpleNamespace(returncode=0, stdout="MPICH Version: 5\nmore\n")
+    monkeypatch.setattr(doctor.subprocess, "run", lambda *command, **options: works)
+    monkeypatch.setattr(doctor.shutil, "which", lambda name, path: None)
+    assert doctor.mpi().found == "mpi4py 4.1 with MPICH Version: 5, but there is no mpiexec"
+
+
 def test_an_nvidia_driver_without_cupy(monkeypatch):
     monkeypatch.setitem(sys.modules, "cupy", None)
     monkeypatch.setattr(doctor.shutil, "which", lambda name: "/usr/bin/nvidia-smi")
