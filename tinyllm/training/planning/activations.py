@@ -79,6 +79,13 @@ class Op:
     leaves: int = 0
 
 
+OPS = {
+    "layernorm": "layer_norm", "rmsnorm": "rms_norm", "gelu": "gelu", "gelu_tanh": "gelu", "swiglu": "swiglu",
+    "relu2": "squared_relu",
+}  # fmt: skip
+"""Which op is meant by a setting of the model."""
+
+
 def block_ops(work):
     """(ops of the attention, ops of the feed-forward layer) of one block, each in the order in which they run."""
     config, N, itemsize = work.config, work.rows, work.itemsize
@@ -119,7 +126,7 @@ def norm(work, layer, name, width):
         keeps = (Array(name, (N, width), work.itemsize),)
     else:
         keeps = (Array(name, (N, width), FLOAT), Array(f"{name}: means, rstds", (2, N), FLOAT))
-    return Op(layer, work.config.norm, keeps, per_element * size, size * work.itemsize)
+    return Op(layer, OPS[work.config.norm], keeps, per_element * size, size * work.itemsize)
 
 
 def linear(work, layer, rows, n_in, outputs):
@@ -177,7 +184,7 @@ def activation(work):
     if not work.fused and kind != "relu2":
         keeps.append(Array("s" if kind == "swiglu" else "t" if kind == "gelu_tanh" else "cdf", shape, FLOAT))
     needs = ACTIVATIONS[kind][2 * (not work.fused) + work.half] * math.prod(shape)
-    return Op("feed_forward", kind, tuple(keeps), needs, len(inputs) * math.prod(shape) * itemsize)
+    return Op("feed_forward", OPS[kind], tuple(keeps), needs, len(inputs) * math.prod(shape) * itemsize)
 
 
 def num_bytes(ops):
@@ -231,11 +238,14 @@ def loss_of(work):
             return Loss(kept + logits * itemsize, forward, backward)
         forward, backward = (6 * logits, 6 * logits) if work.half else (4 * logits, 4 * logits)
         return Loss(kept + logits * FLOAT, forward, backward)
-    piece = V * rows_at_once(N, V) * FLOAT
+    rows = rows_at_once(N, V)
+    again = min(rows, N - rows)  # while the second piece is made, the first one's gradient is there
+    pieces = rows if work.fused else max(2 * rows, rows + 2 * again)
     kept = (row + table) * FLOAT
     copies = (row + table) * FLOAT + cast if work.half else 0
     hidden = row * itemsize
-    forward = hidden + copies + (piece if work.fused else max(3 * piece, piece + table * FLOAT))
+    beside = 0 if work.fused else rows * V + table  # the reference adds up dW from one piece's, a kernel in place
+    forward = hidden + copies + max(pieces * V, beside) * FLOAT
     backward = row * itemsize + (max(row * FLOAT, table * (6 if work.fused else 10)) if work.half else 0)
     return Loss(kept, forward, backward)
 

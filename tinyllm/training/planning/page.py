@@ -25,9 +25,11 @@ def in_time(seconds):
 
 def scaled(value, units):
     """The value in the first unit that it reaches, with three digits."""
+    if value == 0:
+        return "0"
     factor, unit = next((pair for pair in units if abs(value) >= pair[0]), units[-1])
     value /= factor
-    digits = 0 if abs(value) >= 100 or value == 0 else 1 if abs(value) >= 10 else 2
+    digits = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2
     return f"{value:,.{digits}f}{unit}"
 
 
@@ -160,7 +162,7 @@ def messages(plan):
 
 def time(plan):
     found, asked = plan["time"], plan["asked"]
-    yield line("Time of a step", in_time(found["step_overlapped_seconds"]), "messages beside the computation")
+    yield line("Time of a step", in_time(found["step_overlapped_seconds"]), time_note(asked))
     yield line("computing", in_time(found["step_computing_seconds"]), assumed(plan), 1)
     if asked["ranks"] > 1:
         yield line("one after the other", in_time(found["step_serial_seconds"]), "computing, then messages", 1)
@@ -172,6 +174,12 @@ def time(plan):
     yield line("The run", in_time(found["run_seconds"]), f"{counted(found['steps'], 'step')}")
     price = f"{counted(found['devices'], 'device')} at ${found['price_per_hour']:g} an hour, which is an assumption"
     yield line("Price", dollars(found["dollars"]), price)
+
+
+def time_note(asked):
+    if asked["ranks"] == 1:
+        return ""
+    return ("gradients sent beside backward", "messages beside the computation")[asked["zero"] == 3]
 
 
 def assumed(plan):

@@ -140,30 +140,48 @@ def communication(shapes, parallel, ranks, training, hardware):
 def time_and_cost(plan, training, hardware, ranks, context, tokens, utilization, price):
     """Seconds of a step, of the run, and its price. A device computes at `utilization` of its peak, whatever it does.
 
-    overlapped: messages go on beside the computation, the longer of the two counts; serial: one after the other.
-    balance_tokens: with so many tokens a rank and step the two take equally long.
+    overlapped: messages go on beside the computation where they can; serial: one after the other. balance_tokens: with
+    so many tokens a rank and step the two take equally long.
     """
     flops = plan["flops_of_token"]
     speed = hardware.flops[training.precision] * utilization / (ranks if hardware.shared else 1)
     of_token = (flops["total"] + flops["recomputation"]) / speed
     computing, sending = training.batch_size * context / ranks * of_token, plan["messages"]["seconds"]
+    forward = training.batch_size * context / ranks * flops["forward"] / speed
+    step = overlapped(plan, forward, computing - forward, training.accumulation)
     steps = -(-int(tokens) // (training.batch_size * context))
-    run = steps * max(computing, sending)
+    run = steps * step
     devices = 1 if hardware.shared else ranks
     return {
         "utilization": utilization,
         "step_computing_seconds": computing,
         "step_sending_seconds": sending,
-        "step_overlapped_seconds": max(computing, sending),
+        "step_overlapped_seconds": step,
         "step_serial_seconds": computing + sending,
         "balance_tokens": sending / of_token,
-        "tokens_per_second": training.batch_size * context / max(computing, sending),
+        "tokens_per_second": training.batch_size * context / step,
         "steps": steps,
         "run_seconds": run,
         "devices": devices,
         "price_per_hour": price,
         "dollars": run / HOUR * devices * price,
     }
+
+
+def overlapped(plan, forward, backward, pieces):
+    """Seconds of a step whose messages go on beside the computation where they can.
+
+    Gradients are sent while backward goes on, below stage 2 that of a batch's last piece; updated weights when the step
+    is done, and nothing is computed meanwhile. At stage 3 both are sent beside forward and backward.
+    """
+    messages, stage = plan["messages"], plan["asked"]["zero"]
+    if stage == 3:
+        return max(forward + backward, messages["seconds"])
+    kinds = {"gradients": 0.0, "weights": 0.0}
+    for kind in messages["kinds"]:
+        kinds[kind["of"]] += kind["sent_bytes"] / messages["bytes_per_second"]
+    last = backward if stage == 2 else backward / pieces
+    return forward + backward - last + max(last, kinds["gradients"]) + kinds["weights"]
 
 
 def remedy(model, training, hardware, parallel, ranks, kernels):
@@ -185,13 +203,11 @@ def candidates(training, hardware, parallel, ranks):
     smaller = [{"accumulation": n} for n in divisors(each) if n > training.accumulation]
     again = {"recompute": "all"}
     yield from (*smaller, again, *(again | change for change in smaller))
-    stages = range(parallel.zero + 1, 4)
-    if ranks > 1:
-        yield from ({"zero": stage} for stage in stages)
-        yield from ({"zero": stage, "accumulation": each} | again for stage in stages)
-    if not hardware.shared:
-        more = [n for n in divisors(training.batch_size) if n > ranks]
-        yield from ({"zero": 3, "ranks": n, "accumulation": training.batch_size // n} for n in more)
+    for stage in range(parallel.zero + 1, 4) if ranks > 1 else ():
+        yield from (change | {"zero": stage} for change in ({}, again, again | {"accumulation": each}))
+    for more in divisors(training.batch_size) if not hardware.shared else ():
+        if more > ranks:
+            yield {"zero": 3, "ranks": more, "accumulation": training.batch_size // more}
 
 
 def divisors(n):
