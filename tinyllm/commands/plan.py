@@ -7,7 +7,7 @@ from typing import Literal
 
 from tyro.conf import Positional
 
-from tinyllm.commands.pretrain import ModelChanges, given
+from tinyllm.commands.pretrain import DecoderConfigChanges, ParallelConfigChanges, given
 from tinyllm.errors import UserError
 from tinyllm.training.presets import PRESETS, preset
 
@@ -53,12 +53,6 @@ class Options:
     ranks: int | None = None
     """How many processes; as many as there are devices unless given."""
 
-    reduce_bucket: int | None = None
-    """How many numbers of the gradient are sent at once, at most."""
-
-    gather_bucket: int | None = None
-    """How many weights are sent at once, at most."""
-
     hardware: str = "laptop"
     """laptop, a100, h100 or h200; or a number of these: 8xh100, 1000xh100."""
 
@@ -74,7 +68,8 @@ class Options:
     json: bool = False
     """One JSON object with the same numbers, in bytes, flops, seconds and dollars."""
 
-    model: ModelChanges = field(default_factory=ModelChanges)
+    model: DecoderConfigChanges = field(default_factory=DecoderConfigChanges)
+    parallel: ParallelConfigChanges = field(default_factory=ParallelConfigChanges)
 
 
 def run(options: Options):
@@ -92,8 +87,7 @@ def run(options: Options):
 
     shape, training = of_folder(options) if options.model_folder else of_preset(options)
     machine = hardware(options.hardware)
-    buckets = {name: getattr(options, name) for name in ("reduce_bucket", "gather_bucket")}
-    parallel = ParallelConfig(zero=options.zero, **{name: size for name, size in buckets.items() if size is not None})
+    parallel = ParallelConfig(zero=options.zero, **given(options.parallel))
     kernels = ("numba" if machine.shared else "reference") if options.kernels == "auto" else options.kernels
     plan = make_plan(
         shape, training, machine, parallel=parallel, ranks=options.ranks, kernels=kernels, tokens=options.tokens,

@@ -42,7 +42,7 @@ def test_options_change_the_plan(capsys):
     assert asked("--recompute", "all")["asked"]["recomputed_blocks"] == 4
     assert asked("--tokens", "1e9")["tokens"]["planned"] == 1e9
     assert asked("--price", "3")["time"]["price_per_hour"] == 3
-    assert asked("--ranks", "2", "--reduce-bucket", "50000")["messages"]["count"] > 20
+    assert asked("--ranks", "2", "--parallel.reduce-bucket", "50000")["messages"]["count"] > 20
 
 
 def test_a_run_folder_has_a_plan_too(here, tiny_run, capsys):

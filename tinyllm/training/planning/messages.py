@@ -1,10 +1,10 @@
 """What ranks send each other in a step, by stage of ZeRO: how many messages, how many bytes."""
 
+import bisect
 import dataclasses
 
+from tinyllm.training.parallel.buckets import make_buckets
 from tinyllm.training.planning.activations import FLOAT
-from tinyllm.training.planning.memory import buckets
-from tinyllm.training.planning.shapes import room
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,53 +23,43 @@ ROUNDS = {"all_reduce": 2, "reduce_scatter": 1, "all_gather": 1, "broadcast": 1}
 all-gather."""
 
 
-def messages_of_step(shapes, parallel, ranks, accumulation=1):
+def messages_of_step(store, parallel, accumulation=1):
     """The Messages of a step, by kind. With P numbers in the store: 2 P at stages 0 to 2, sent by each rank, and 3 P at
     stage 3, both times (N - 1) / N and four bytes.
 
     From stage 2 on there is no room for the sum of several pieces of a batch before it is parted, so every piece has
-    its reduce-scatter; at stage 3 every piece gathers the weights, those of blocks twice.
+    its reduce-scatter; at stage 3 every piece gathers the weights, those of blocks twice. store: an OutlinedStore.
     """
-    if ranks == 1:
+    if store.ranks == 1:
         return []
     stage, pieces = parallel.zero, accumulation if parallel.zero >= 2 else 1
-    summed = [-(-size // parallel.reduce_bucket) for size in buckets(shapes, parallel.reduce_bucket)]
-    scatters = stage and parallel.reduce_scatter
+    sums = "reduce_scatter" if stage and parallel.reduce_scatter else "all_reduce"
     gathers = "all_gather" if parallel.all_gather else "broadcast"
-    each = 1 if parallel.all_gather else ranks
-    sums = "reduce_scatter" if scatters else "all_reduce"
-    found = [(sums, "gradients", sum(summed) * pieces, room(shapes) * pieces)]
+    buckets = [bucket.where for bucket in make_buckets(store, parallel.reduce_bucket)]
+    found = [(sums, "gradients", buckets, parallel.reduce_bucket, pieces)]
     if stage in (1, 2):
-        count = -(-room(shapes) // parallel.gather_bucket) * each
-        found.append((gathers, "weights", count, room(shapes)))
+        found.append((gathers, "weights", [slice(0, store.size)], parallel.gather_bucket, 1))
     if stage == 3:
-        for of, times, units in (("weights outside blocks", 1, outside), ("weights of blocks", 2, blocks)):
-            sizes = [room(unit) for unit in units(shapes)]
-            count = sum(-(-size // parallel.gather_bucket) for size in sizes) * each
-            found.append((gathers, of, count * times * pieces, sum(sizes) * times * pieces))
-    return [
-        Messages(kind, of, count, numbers * FLOAT, numbers * FLOAT * ROUNDS[kind] * (ranks - 1) / ranks)
-        for kind, of, count, numbers in found
+        blocks = [where for unit in store.blocks() for where in unit.stretches]
+        outside = store.outside().stretches
+        found.append((gathers, "weights outside blocks", outside, parallel.gather_bucket, pieces))
+        found.append((gathers, "weights of blocks", blocks, parallel.gather_bucket, 2 * pieces))
+    return [described(store, *entry) for entry in found]
+
+
+def described(store, kind, of, stretches, limit, times):
+    """The Messages that send these slices of the store, at most `limit` numbers at once, so many times a step."""
+    pieces = [
+        (start, min(start + limit, where.stop))
+        for where in stretches
+        for start in range(where.start, where.stop, limit)
     ]
+    count = sum(owners(store.cuts, *piece) for piece in pieces) if kind == "broadcast" else len(pieces)
+    num_bytes = sum(stop - start for start, stop in pieces) * times * FLOAT
+    return Messages(kind, of, count * times, num_bytes, num_bytes * ROUNDS[kind] * (store.ranks - 1) / store.ranks)
 
 
-def outside(shapes):
-    """The parameters outside of all blocks, in stretches of the store."""
-    return stretches({path: shape for path, shape in shapes.items() if not path.startswith("blocks.")})
-
-
-def blocks(shapes):
-    """Those of each block, likewise."""
-    found = {}
-    for path, shape in shapes.items():
-        if path.startswith("blocks."):
-            found.setdefault(path.split(".")[1], {})[path] = shape
-    return [stretch for block in found.values() for stretch in stretches(block)]
-
-
-def stretches(shapes):
-    """Parts that lie apart in the store: matrices before all blocks, those of a block, a head behind them; vectors."""
-    parts = {}
-    for path, shape in shapes.items():
-        parts.setdefault((len(shape) >= 2, path.startswith("head.")), {})[path] = shape
-    return list(parts.values())
+def owners(cuts, start, stop):
+    """How many ranks have a part of store[start:stop]; each broadcasts its own."""
+    borders = sorted(set(cuts))
+    return bisect.bisect_left(borders, stop) - bisect.bisect_right(borders, start) + 1

@@ -179,6 +179,8 @@ def time(plan):
 def time_note(asked):
     if asked["ranks"] == 1:
         return ""
+    if not asked["overlap"]:
+        return "computing, then messages"
     return ("gradients sent beside backward", "messages beside the computation")[asked["zero"] == 3]
 
 

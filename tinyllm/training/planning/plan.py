@@ -10,6 +10,7 @@ from tinyllm.training.planning.activations import Workload, kept_between, loss_o
 from tinyllm.training.planning.arithmetic import flops_of_token, six_p
 from tinyllm.training.planning.compute_optimal import LARGE_BATCH, LAWS, TOKENS_PER_PARAMETER, tokens_by_law
 from tinyllm.training.planning.messages import messages_of_step
+from tinyllm.training.planning.outline import OutlinedStore
 from tinyllm.training.planning.shapes import by_part, count, parameter_shapes, products
 
 HOUR = 3600
@@ -41,7 +42,7 @@ def make_plan(model, training, hardware, *, parallel=None, ranks=None, kernels="
         "parts": {part: {"count": number, "formula": formula} for part, (number, formula) in by_part(model).items()},
     }
     plan["flops_of_token"] |= {"formula": six_p(model, parameters, context)}
-    plan["messages"] = communication(shapes, parallel, ranks, training, hardware)
+    plan["messages"] = communication(OutlinedStore(shapes, training, ranks), parallel, training, hardware)
     plan["time"] = time_and_cost(plan, training, hardware, ranks, context, tokens, utilization, price)
     plan["tokens"] = {
         "planned": tokens,
@@ -81,16 +82,16 @@ def check(training, hardware, ranks, tokens, utilization, price):
 
 def outcome(model, training, hardware, parallel, ranks, kernels):
     """What is asked for, the memory it takes, the arithmetic of a token: what a change to the plan changes."""
-    shapes, context = parameter_shapes(model), model.max_position_embeddings
+    store, context = OutlinedStore(parameter_shapes(model), training, ranks), model.max_position_embeddings
     samples = training.batch_size // (ranks * training.accumulation)
     gathers = parallel.zero == 3 and ranks > 1
     recomputed = model.num_hidden_layers if gathers else training.recomputed_blocks(model.num_hidden_layers)
     work = Workload(model, samples, context, training.precision, kernels, recomputed)
     stage = parallel.zero if ranks > 1 else 0
-    held = memory.persistent(shapes, training.optimizer, stage, ranks)
-    borrowed = memory.borrowed(shapes, parallel, ranks, model.tie_word_embeddings)
+    held = memory.persistent(store, training.optimizer, stage)
+    borrowed = memory.borrowed(store, parallel, model.tie_word_embeddings)
     peak, when = peak_of_step(work)
-    update = memory.update_needs(training.optimizer, shapes)
+    update = memory.update_needs(training.optimizer, store)
     most = max(peak + sum(borrowed.values()), update)
     total = sum(held.values()) + most
     on_machine = total * ranks if hardware.shared else total
@@ -98,7 +99,7 @@ def outcome(model, training, hardware, parallel, ranks, kernels):
         "asked": {
             "model": model.as_dict(), "batch_size": training.batch_size, "context": context,
             "samples": samples, "accumulation": training.accumulation, "precision": training.precision,
-            "optimizer": training.optimizer, "recomputed_blocks": recomputed, "zero": parallel.zero, "ranks": ranks,
+            "optimizer": training.optimizer, "recomputed_blocks": recomputed, **parallel.as_dict(), "ranks": ranks,
             "kernels": kernels, "hardware": dataclasses.asdict(hardware),
         },
         "memory": {
@@ -124,16 +125,16 @@ def outcome(model, training, hardware, parallel, ranks, kernels):
     }  # fmt: skip
 
 
-def communication(shapes, parallel, ranks, training, hardware):
+def communication(store, parallel, training, hardware):
     """Messages of a step by kind, what each rank sends, and how long that takes at the full speed of the link."""
-    found = messages_of_step(shapes, parallel, ranks, training.accumulation)
+    found = messages_of_step(store, parallel, training.accumulation)
     sent = sum(message.sent_bytes for message in found)
     return {
         "kinds": [dataclasses.asdict(message) for message in found],
         "count": sum(message.count for message in found),
         "sent_bytes": sent,
-        "bytes_per_second": hardware.sends(ranks),
-        "seconds": sent / hardware.sends(ranks),
+        "bytes_per_second": hardware.sends(store.ranks),
+        "seconds": sent / hardware.sends(store.ranks),
     }
 
 
@@ -175,6 +176,8 @@ def overlapped(plan, forward, backward, pieces):
     is done, and nothing is computed meanwhile. At stage 3 both are sent beside forward and backward.
     """
     messages, stage = plan["messages"], plan["asked"]["zero"]
+    if not plan["asked"]["overlap"]:
+        return forward + backward + messages["seconds"]
     if stage == 3:
         return max(forward + backward, messages["seconds"])
     kinds = {"gradients": 0.0, "weights": 0.0}

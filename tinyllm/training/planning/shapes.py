@@ -2,8 +2,6 @@
 
 import math
 
-from tinyllm.training.parameter_store import ALIGNMENT
-
 
 def parameter_shapes(config):
     """dict path -> shape of every parameter of `Decoder(config)`, in model order; a tied head is not there twice."""
@@ -50,11 +48,6 @@ def norm(path, config):
 def count(shapes):
     """How many numbers parameters of these shapes have."""
     return sum(math.prod(shape) for shape in shapes.values())
-
-
-def room(shapes):
-    """How many numbers they take in a ParameterStore, where each begins at a multiple of ALIGNMENT."""
-    return sum(-(-math.prod(shape) // ALIGNMENT) * ALIGNMENT for shape in shapes.values())
 
 
 def products(config):
