@@ -47,7 +47,7 @@ def borrowed(store, parallel, tied):
     # Those under way, one more that has just been sent, and the one that is being filled.
     there = stays + sum(sizes[: MOST_UNDER_WAY + 2])
     most = min(sum(sizes), there) if parallel.overlap else sum(sizes)
-    gathered = store.outside().size + store.blocks()[0].size * (2 if parallel.overlap else 1)
+    gathered = store.outside().size + next(store.blocks()).size * (2 if parallel.overlap else 1)
     return {"buckets": most * FLOAT, "gathered": gathered * FLOAT if parallel.zero == 3 else 0}
 
 

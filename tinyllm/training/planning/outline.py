@@ -47,9 +47,10 @@ class OutlinedStore(ParameterStore):
         return make_unit(self, None, {name for name in self.parameters if not name.startswith("blocks.")})
 
     def blocks(self):
-        """The Unit of each block."""
+        """The Unit of each block, made when it is asked for."""
         members = {}
         for name in self.parameters:
             if name.startswith("blocks."):
                 members.setdefault(int(name.split(".")[1]), set()).add(name)
-        return [make_unit(self, number, names) for number, names in members.items()]
+        for number, names in members.items():
+            yield make_unit(self, number, names)

@@ -15,7 +15,7 @@ def in_bytes(value):
 
 
 def in_flops(value):
-    return scaled(value, ((1e15, " PFLOP"), (1e12, " TFLOP"), (1e9, " GFLOP"), (1e6, " MFLOP"), (1, " FLOP")))
+    return scaled(value, ((1e15, " PFLOP"), (1e12, " TFLOP"), (1e9, " GFLOP"), (1e6, " MFLOP"), (1e3, " kFLOP")))
 
 
 def in_time(seconds):
@@ -88,7 +88,7 @@ def parameters(plan):
         yield line(part, number(row["count"]), row["formula"], 1)
 
 
-STATE = {"adamw": "8 P", "sgd": "4 P", "lion": "4 P", "muon": "4 P, and 4 for each number outside hidden matrices"}
+STATE = {"adamw": "8 P", "sgd": "4 P", "lion": "4 P", "muon": "4 to 8 P"}
 SINCE = {"weights": 3, "gradients": 2, "optimizer": 1}
 
 

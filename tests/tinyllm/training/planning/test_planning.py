@@ -327,9 +327,12 @@ LARGE = gpt2.config(hidden_size=2048, num_hidden_layers=24, num_attention_heads=
     [
         ({"batch_size": 128, "machine": "h100"}, {"accumulation"}),
         ({"batch_size": 1, "machine": "h100", "config": LARGE.replace(max_position_embeddings=24576)}, {"recompute"}),
-        ({"batch_size": 8, "machine": "8xh100", "config": LARGE.replace(num_hidden_layers=100)}, {"zero"}),
         (
-            {"batch_size": 8, "machine": "h100", "config": LARGE.replace(num_hidden_layers=200)},
+            {"batch_size": 8, "machine": "8xh100", "config": LARGE.replace(hidden_size=4096, num_hidden_layers=25)},
+            {"zero"},
+        ),
+        (
+            {"batch_size": 8, "machine": "h100", "config": LARGE.replace(hidden_size=8192, num_hidden_layers=12)},
             {"zero", "ranks", "accumulation"},
         ),
     ],
@@ -348,7 +351,7 @@ def test_what_does_not_fit_has_a_remedy_that_does(options, changed):
 
 
 def test_what_nothing_mends_is_said():
-    huge = plan(config=LARGE.replace(num_hidden_layers=500), batch_size=1)
+    huge = plan(config=LARGE.replace(hidden_size=8192), batch_size=1)
     assert huge["instead"] is None
     assert "Nothing that this project has makes it fit" in page(huge)
 
