@@ -229,10 +229,10 @@ class TrainingConfig:
             if not 1 <= self.given(name, 1.0) < LARGEST_SCALE:
                 raise UserError(f"{name} must be from 1 to {LARGEST_SCALE:g}, not {getattr(self, name)}")
         power = self.given("initial_scale_power", 16)
-        if not self.given("min_loss_scale", 1.0) <= 2.0**power < LARGEST_SCALE:
+        if power > 126 or 2.0**power < self.given("min_loss_scale", 1.0):
             raise UserError(
                 f"the loss scale begins at 2^{power}: that must lie between min_loss_scale, "
-                f"{self.given('min_loss_scale', 1.0):g}, and {LARGEST_SCALE:g}"
+                f"{self.given('min_loss_scale', 1.0):g}, and 2^126"
             )
 
     def optimizer_options(self):

@@ -6,6 +6,7 @@ it leaves out. A key without an effect here is refused by name, unless its value
 
 import json
 import math
+import sys
 from pathlib import Path
 
 from tinyllm.errors import UserError, did_you_mean
@@ -32,10 +33,10 @@ def read_deepspeed(path):
         raise UserError(f"{path} is not UTF-8; --deepspeed takes a JSON file") from None
     try:
         content = json.loads(text, object_pairs_hook=without_duplicates, parse_constant=no_number)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path} is not valid JSON: {error}") from None
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is not valid JSON: {error}") from None
     if not isinstance(content, dict):
         raise UserError(f"{path} holds no JSON object; DeepSpeed's configuration is one: {{...}}")
     return content
@@ -183,7 +184,7 @@ def is_off(value, off):
 
 
 def is_number(value):
-    return type(value) in (int, float) and math.isfinite(value) and value >= 0
+    return type(value) in (int, float) and 0 <= value <= sys.float_info.max
 
 
 def is_whole(value):

@@ -1,15 +1,19 @@
 """DeepSpeed's configuration file: what each key becomes, and what is refused, by name and in one line."""
 
+import contextlib
 import dataclasses
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tinyllm.errors import UserError
 from tinyllm.training.config import TrainingConfig, changed
 from tinyllm.training.parallel.config import ParallelConfig
 from tinyllm.training.parallel.deepspeed import deepspeed_changes, read_deepspeed, with_deepspeed
 from tinyllm.training.parallel.deepspeed_keys import WITHOUT_EFFECT
+from tinyllm.training.precision import make_scaler
 
 ISSUE = """{"train_batch_size": 32, "fp16": {"enabled": true}, "zero_optimization": {"stage": 2,
 "allgather_partitions": true, "allgather_bucket_size": 5e7, "overlap_comm": true, "reduce_scatter": true,
@@ -327,6 +331,31 @@ def test_a_key_without_an_effect_is_refused_by_name_unless_it_is_off(section, ke
     assert str(caught.value).startswith(f'{name} "something" has no effect here: {why}; leave it out')
     for value in (*off, {"enabled": False}):
         deepspeed_changes(within(section, key, json.loads(json.dumps(value))), 2, 1e-3)
+
+
+KEYS = {
+    "": ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "gradient_clipping"),
+    "fp16": ("loss_scale", "initial_scale_power", "loss_scale_window", "hysteresis", "min_loss_scale"),
+    "zero_optimization": ("stage", "reduce_bucket_size", "allgather_bucket_size", "overlap_comm"),
+    "optimizer.params of adam": ("lr", "betas", "eps", "weight_decay"),
+    "optimizer.params of sgd": ("lr", "momentum", "nesterov"),
+    "scheduler.params": ("warmup_min_lr", "warmup_max_lr", "warmup_num_steps", "warmup_type"),
+}
+NUMBERS = st.integers() | st.floats() | st.integers(0, 100) | st.floats(0, 1) | st.just(10**400)
+VALUES = st.recursive(
+    st.none() | st.booleans() | NUMBERS | st.text(max_size=5), lambda inner: st.lists(inner, max_size=2), max_leaves=3
+)
+
+
+@given(place=st.sampled_from([(section, key) for section in KEYS for key in KEYS[section]]), value=VALUES)
+def test_any_value_is_understood_or_refused(place, value):
+    content = within(*place, value)
+    if place[0] == "fp16":
+        content["fp16"]["enabled"] = True
+    with contextlib.suppress(UserError):
+        ours, theirs = deepspeed_changes(content, 2, 1e-3)
+        make_scaler(changed(TrainingConfig(), ours))
+        ParallelConfig(**theirs)
 
 
 def beside(training, parallel):
