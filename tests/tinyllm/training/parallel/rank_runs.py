@@ -18,7 +18,7 @@ SHAPE = DecoderConfig(
     max_position_embeddings=6, dropout=0.1,
 )  # fmt: skip
 """With a tied head and learned positions."""
-CONFIG = TrainingConfig(steps=12, batch_size=8, learning_rate=1e-2, warmup_steps=3, accumulation=2, clip=0.5)
+CONFIG = TrainingConfig(steps=6, batch_size=8, learning_rate=1e-2, warmup_steps=3, accumulation=2, clip=0.5)
 SMALL_BUCKETS = {"reduce_bucket": 600, "gather_bucket": 500}
 """So that there are several, and a parameter that is larger than one."""
 TOKENS = np.arange(300) ** 2 % 17
