@@ -6,12 +6,15 @@ import time
 from tinyllm.training.parallel import Communicator, Ranks
 from tinyllm.training.parallel.ranks import Message
 
+SECONDS = 60
+"""A rank that waits so long for the others waits in vain."""
+
 
 class Meeting:
     """What the threads share."""
 
     def __init__(self, size):
-        self.barrier = threading.Barrier(size)
+        self.barrier = threading.Barrier(size, timeout=SECONDS)
         self.offered = [None] * size
 
 
@@ -102,13 +105,13 @@ class LateMessage(Message):
 
 def on_ranks(size, function, ranks=Ranks):
     """[function(ranks) of rank 0, of rank 1, …], each in a thread with its Ranks; the first error is raised here."""
-    meeting, results, errors = Meeting(size), [None] * size, []
+    meeting, results, errors, left_alone = Meeting(size), [None] * size, [], []
 
     def run(rank):
         try:
             results[rank] = function(ranks(ThreadCommunicator(rank, size, meeting)))
         except threading.BrokenBarrierError:
-            pass  # another rank failed
+            left_alone.append(rank)  # another rank failed, or has other things to say
         except BaseException as error:
             errors.append(error)
             meeting.barrier.abort()
@@ -120,4 +123,5 @@ def on_ranks(size, function, ranks=Ranks):
         thread.join()
     if errors:
         raise errors[0]
+    assert not left_alone, f"ranks {left_alone} waited in vain: the ranks are not in step"
     return results

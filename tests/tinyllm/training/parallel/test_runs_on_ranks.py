@@ -69,13 +69,25 @@ def without_times(folder):
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory, corpus):
+def through(tmp_path_factory, corpus):
+    """A function that gives the folder of a run by so many ranks at this stage, which nobody has disturbed."""
+    folders = {}
+
+    def folder_of(size, stage):
+        if (size, stage) not in folders:
+            folder = folders[size, stage] = tmp_path_factory.mktemp("through") / "run"
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(runs, "write_report", lambda folder: None)
+                on_ranks(size, lambda ranks: complete(begin(folder, corpus, ranks, stage)))
+        return folders[size, stage]
+
+    return folder_of
+
+
+@pytest.fixture(scope="module")
+def alone(through):
     """The folder of a run by one process."""
-    folder = tmp_path_factory.mktemp("alone") / "run"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runs, "write_report", lambda folder: None)
-        complete(begin(folder, corpus))
-    return folder
+    return through(1, 0)
 
 
 @pytest.mark.parametrize(("size", "stage"), [(2, 0), (4, 1), (2, 2), (4, 3)])
@@ -112,10 +124,9 @@ def test_a_stopped_run_goes_on_with_any_number_of_ranks(tmp_path, corpus, alone,
 
 
 @pytest.mark.parametrize("spread", [(2, 0), (2, 1), (2, 3)])
-def test_a_run_stopped_on_one_rank_goes_on_to_the_bit(tmp_path, corpus, monkeypatch, spread):
+def test_a_run_stopped_on_one_rank_goes_on_to_the_bit(tmp_path, corpus, through, monkeypatch, spread):
     size, stage = spread
-    through, stopped = tmp_path / "through", tmp_path / "stopped"
-    on_ranks(size, lambda ranks: complete(begin(through, corpus, ranks, stage)))
+    stopped = tmp_path / "stopped"
     with monkeypatch.context() as patch:
         patch.setattr(runs, "stop_on_signals", signal_to(rank=size - 1, checks=4))
         results = on_ranks(size, lambda ranks: complete(begin(stopped, corpus, ranks, stage)))
@@ -124,9 +135,9 @@ def test_a_run_stopped_on_one_rank_goes_on_to_the_bit(tmp_path, corpus, monkeypa
     assert steps == [1, 2, 3]
     assert newest_checkpoint(stopped).name == "step-000003"
     on_ranks(size, lambda ranks: complete(resume_run(stopped, ranks=ranks)))
-    assert without_times(stopped) == without_times(through)
-    assert arrays_of(stopped) == arrays_of(through)
-    assert (stopped / "samples.txt").read_text() == (through / "samples.txt").read_text()
+    assert without_times(stopped) == without_times(through(*spread))
+    assert arrays_of(stopped) == arrays_of(through(*spread))
+    assert (stopped / "samples.txt").read_text() == (through(*spread) / "samples.txt").read_text()
 
 
 def signal_to(rank, checks):
@@ -252,15 +263,14 @@ def bad_disk_of(monkeypatch, rank, steps):
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_a_rank_whose_disk_is_full_for_a_while_loses_nothing(tmp_path, corpus, monkeypatch, rank):
-    through, folder, display = tmp_path / "through", tmp_path / "run", Notes()
-    on_ranks(2, lambda ranks: complete(begin(through, corpus, ranks, 1)))
+def test_a_rank_whose_disk_is_full_for_a_while_loses_nothing(tmp_path, corpus, through, monkeypatch, rank):
+    folder, display = tmp_path / "run", Notes()
     with monkeypatch.context() as patch:
         stood = bad_disk_of(patch, rank, steps=(3, 4, 5))
         on_ranks(2, lambda ranks: complete(begin(folder, corpus, ranks, 1), display))
     assert stood == {2: [], 4: ["step-000002"], 6: ["step-000002"]}
-    assert without_times(folder) == without_times(through)
-    assert arrays_of(folder) == arrays_of(through)
+    assert without_times(folder) == without_times(through(2, 1))
+    assert arrays_of(folder) == arrays_of(through(2, 1))
     whose = f"rank {rank}: " if rank else ""
     assert display.notes == [
         f"{folder} cannot be written to ({whose}No space left on device): training goes on, and what is missing is "
@@ -301,7 +311,7 @@ class Killed(BaseException):
     ("rank", "moment"), [(1, "before its part"), (0, "after its part"), (1, "after its part"), (0, "before the name")]
 )
 def test_a_rank_that_dies_while_a_checkpoint_is_written_leaves_the_older_one(
-    tmp_path, corpus, monkeypatch, rank, moment
+    tmp_path, corpus, through, monkeypatch, rank, moment
 ):
     folder = tmp_path / "run"
     write_part, finish = SharedSnapshot.write_part, SharedSnapshot.finish
@@ -332,11 +342,9 @@ def test_a_rank_that_dies_while_a_checkpoint_is_written_leaves_the_older_one(
     assert [path.name for path in checkpoints(folder)] == ["step-000002"]
     assert all(map(is_whole, checkpoints(folder)))
     assert list((folder / "checkpoints").glob(".step-000004.*.unfinished"))
-    through = tmp_path / "through"
-    on_ranks(2, lambda ranks: complete(begin(through, corpus, ranks, 1)))
     on_ranks(2, lambda ranks: complete(resume_run(folder, ranks=ranks)))
-    assert without_times(folder) == without_times(through)
-    assert arrays_of(folder) == arrays_of(through)
+    assert without_times(folder) == without_times(through(2, 1))
+    assert arrays_of(folder) == arrays_of(through(2, 1))
     assert not list(folder.rglob(".*"))
 
 
@@ -430,10 +438,9 @@ def test_a_run_on_ranks_measures_what_recomputing_saves_and_where_a_step_spends(
     assert not (tmp_path / "parted" / "recomputation.json").exists()  # there is nothing to compare with
 
 
-def test_metrics_say_what_was_sent_and_how_long_was_waited(tmp_path, corpus, alone):
-    on_ranks(2, lambda ranks: complete(begin(tmp_path / "run", corpus, ranks, 1)))
-    records = [record for record in read_metrics(tmp_path / "run") if record["split"] == "train"]
-    parts = newest_checkpoint(tmp_path / "run").glob("optimizer-*")
+def test_metrics_say_what_was_sent_and_how_long_was_waited(through, alone):
+    records = [record for record in read_metrics(through(2, 1)) if record["split"] == "train"]
+    parts = newest_checkpoint(through(2, 1)).glob("optimizer-*")
     gradient_and_weights = sum(array.nbytes for part in parts for array in read_arrays(part).values())  # as m and v
     assert {record["message_bytes"] for record in records} == {gradient_and_weights}
     assert all(record["waited_seconds"] > 0 for record in records)
@@ -441,9 +448,8 @@ def test_metrics_say_what_was_sent_and_how_long_was_waited(tmp_path, corpus, alo
 
 
 @pytest.mark.parametrize("which", ["newest", "best"])
-def test_a_model_is_put_together_from_its_parts(tmp_path, corpus, alone, which):
-    folder = tmp_path / "run"
-    on_ranks(2, lambda ranks: complete(begin(folder, corpus, ranks, 3)))
+def test_a_model_is_put_together_from_its_parts(through, alone, which):
+    folder = through(2, 3)
     parts = {path.name for path in chosen_checkpoint(folder, which).glob("weights*")}
     assert parts == {"weights-rank-0-of-2.safetensors", "weights-rank-1-of-2.safetensors"}
     ours, theirs = (tinyllm.load(where, which)[0].parameters() for where in (alone, folder))
