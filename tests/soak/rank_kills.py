@@ -23,7 +23,7 @@ import numpy as np
 
 import tinyllm
 from tinyllm.formats.arrays import read_arrays
-from tinyllm.formats.run_folders import checkpoints, newest_checkpoint
+from tinyllm.formats.run_folders import checkpoints, newest_checkpoint, read_weights
 
 RUN = """
     pretrain textbook --data text.txt --tokenizer bytes
@@ -45,6 +45,7 @@ def main():
     parser.add_argument("--seed", type=int, default=None, help="of the moments; drawn and printed unless given")
     parser.add_argument("--steps", type=int, default=150)
     parser.add_argument("--stage", type=int, action="append", help="of ZeRO, in turn; 0 to 3 unless given")
+    parser.add_argument("--aimed", action="store_true", help="kill when a checkpoint is half written")
     options = parser.parse_args()
     seed = random.randrange(10**6) if options.seed is None else options.seed
     moments, stages = random.Random(seed), options.stage or (0, 1, 2, 3)
@@ -58,7 +59,7 @@ def main():
         for number in range(options.kills):
             stage = stages[number % len(stages)]
             other = OTHERS[number % len(OTHERS)]
-            row, failures = one_kill(number, stage, seconds[stage], other, options.steps, moments)
+            row, failures = one_kill(number, stage, seconds[stage], other, options, moments)
             print(row, flush=True)
             wrong += [f"kill {number + 1}: {failure}" for failure in failures]
     print("\n".join(wrong) or "every run ended with the reason, and went on as if nothing had been")
@@ -80,10 +81,14 @@ def begin(folder, stage, steps):
 
 
 def start(words):
-    """`tinyllm WORDS` as a process. Batches come late, in every rank: the module is patched where it is imported."""
+    """`tinyllm WORDS` as a process. Batches come late and files are written slowly, in every rank: the modules are
+    patched where they are imported."""
     program = (
         "import sys, time\n"
         "from tinyllm.data import RandomBatches\n"
+        "from tinyllm.training.parallel import shared_checkpoints\n"
+        "write = shared_checkpoints.write_arrays\n"
+        f"shared_checkpoints.write_arrays = lambda *parts: (time.sleep({5 * SLOWER}), write(*parts))[1]\n"
         "following = RandomBatches.__next__\n"
         f"RandomBatches.__next__ = lambda batches: (time.sleep({SLOWER}), following(batches))[1]\n"
         "from tinyllm.commands.main import main\n"
@@ -122,10 +127,11 @@ def ranks_of(process):
         return []
 
 
-def one_kill(number, stage, lifetime, other, steps, moments):
+def one_kill(number, stage, lifetime, other, options, moments):
     """(a line of the table, what was wrong)"""
+    steps = options.steps
     through, folder, elsewhere = (Path(name) for name in (f"through {stage}", f"killed {number}", f"moved {number}"))
-    rank, when, ended, failures = killed(folder.name, stage, lifetime, steps, moments)
+    rank, when, ended, failures = killed(folder.name, stage, lifetime, options, moments)
     begun = (folder / "config.json").exists()
     newest = newest_step(folder) if begun else "none"
     if begun:
@@ -148,25 +154,33 @@ def one_kill(number, stage, lifetime, other, steps, moments):
     return row, failures
 
 
-def killed(folder, stage, lifetime, steps, moments):
+def killed(folder, stage, lifetime, options, moments):
     """(which rank was killed, when, how long the others took to end, what was wrong with that)"""
     rank, when = moments.randrange(2), moments.uniform(0, lifetime)
-    process, begun = begin(folder, stage, steps), time.monotonic()
+    process, begun = begin(folder, stage, options.steps), time.monotonic()
     while process.poll() is None and (len(ranks_of(process)) < 2 or time.monotonic() < begun + when):
         time.sleep(0.005)
+    while options.aimed and process.poll() is None and not half_written(folder):
+        time.sleep(0.001)
     ranks = ranks_of(process)
     if len(ranks) < 2 or not is_alive(ranks[rank]):  # it was over before: a little earlier, then
         finished(process)
         shutil.rmtree(folder, ignore_errors=True)
-        return killed(folder, stage, 0.9 * lifetime, steps, moments)
+        return killed(folder, stage, 0.9 * lifetime, options, moments)
     os.kill(ranks[rank], signal.SIGKILL)
     moment = time.monotonic()
     code, said = finished(process)
     ended = time.monotonic() - moment
-    failures = [] if ended < MOST_SECONDS else [f"the run took {ended:.1f} s to end"]
+    missed = options.aimed and not half_written(folder)
+    failures = ["no checkpoint was half written when the rank was killed"] if missed else []
+    failures += [] if ended < MOST_SECONDS else [f"the run took {ended:.1f} s to end"]
     if (code, said.splitlines()[-1:]) != (2, [reason(rank)]) or "Traceback" in said:
         failures.append(f"exit code {code}, and it said {said!r}")
     return rank, when, ended, failures + ["a rank is left over" for pid in ranks if is_alive(pid)]
+
+
+def half_written(folder):
+    return any(Path(folder, "checkpoints").glob(".step-*.unfinished"))
 
 
 def reason(rank):
@@ -211,7 +225,7 @@ def differences(one, two):
 
 def largest_difference(one, two):
     """Of any weight."""
-    a, b = (arrays(folder)["weights.safetensors"] for folder in (one, two))
+    a, b = (read_weights(newest_checkpoint(folder)) for folder in (one, two))
     return max(float(np.abs(a[name] - b[name]).max()) for name in a)
 
 

@@ -13,6 +13,7 @@ from tinyllm.errors import UserError
 from tinyllm.formats.arrays import read_arrays, read_stretches, sizes_in, write_arrays
 from tinyllm.formats.run_folders import (
     CHECKPOINTS,
+    checkpoints,
     is_whole,
     newest_checkpoint,
     optimizer_files,
@@ -26,7 +27,7 @@ from tinyllm.training.checkpoints import Checkpoints, load_checkpoint
 from tinyllm.training.config import TrainingConfig
 from tinyllm.training.loop import Pretraining, pretrain
 from tinyllm.training.parallel.config import ParallelConfig
-from tinyllm.training.parallel.shared_checkpoints import SharedCheckpoints
+from tinyllm.training.parallel.shared_checkpoints import SharedCheckpoints, SharedSnapshot
 
 SHAPE = DecoderConfig(
     vocab_size=17, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64,
@@ -165,7 +166,50 @@ def test_what_is_in_the_folder(written):
     assert sorted(state["sha256"]) == names
 
 
+def test_what_is_the_best_is_the_same_on_all_ranks_after_going_on(tmp_path):
+    """Only the first rank can read it; the others would write, and wait for it, where it does not."""
+
+    def work(ranks, *losses):
+        training = a_training(ranks, 1)
+        advance(training, 1)
+        with checkpoints_of(tmp_path, ranks) as saving:
+            saving.rewind(5)
+            for loss in losses:
+                saving.save_if_best(training, loss)
+                advance(training, training.step + 1)
+            saving.wait()
+            return saving.lowest
+
+    assert on_ranks(2, lambda ranks: work(ranks, 3.0, 4.0, 2.0)) == [2.0, 2.0]
+    assert on_ranks(2, lambda ranks: work(ranks, 2.5)) == [2.0, 2.0]
+    assert [path.name for path in checkpoints(tmp_path, "best")] == ["best-000003"]
+
+
 # -------------------------------------------------------------------------------------------------- what goes wrong
+
+
+def test_a_checkpoint_that_is_given_up_leaves_nothing(tmp_path, monkeypatch):
+    write_part = SharedSnapshot.write_part
+
+    def fail_at_first(snapshot, folder):
+        if snapshot.step == 1 and part_name("optimizer.safetensors", 1, 2) in snapshot.files:
+            raise OSError("no room")
+        write_part(snapshot, folder)
+
+    def work(ranks):
+        training = a_training(ranks, 1)
+        with checkpoints_of(tmp_path, ranks) as saving:
+            for step in (1, 2):
+                advance(training, step)
+                saving.save(training)
+                saving.wait()
+                told.append((step, str(saving.error or saving.elsewhere)))
+
+    told = []
+    monkeypatch.setattr(SharedSnapshot, "write_part", fail_at_first)
+    on_ranks(2, work)
+    assert sorted(told) == [(1, "no room"), (1, "rank 1: no room"), (2, "None"), (2, "None")]
+    assert [path.name for path in (tmp_path / CHECKPOINTS).iterdir()] == ["step-000002"]
 
 
 def two_of(folder, written):

@@ -123,6 +123,15 @@ def test_a_stopped_run_goes_on_with_any_number_of_ranks(tmp_path, corpus, alone,
     np.testing.assert_allclose([*theirs.values()], [*ours.values()], rtol=1e-5)
 
 
+def test_a_run_that_is_over_is_over_on_all_ranks(tmp_path, through):
+    """Its last evaluation and sample are there, which only the first rank sees."""
+    shutil.copytree(through(2, 3), tmp_path / "run")
+    results = on_ranks(2, lambda ranks: complete(resume_run(tmp_path / "run", ranks=ranks)))
+    assert results[0] == results[1] == read_metrics(through(2, 3))[-1]
+    assert without_times(tmp_path / "run") == without_times(through(2, 3))
+    assert (tmp_path / "run" / "samples.jsonl").read_text() == (through(2, 3) / "samples.jsonl").read_text()
+
+
 @pytest.mark.parametrize("spread", [(2, 0), (2, 1), (2, 3)])
 def test_a_run_stopped_on_one_rank_goes_on_to_the_bit(tmp_path, corpus, through, monkeypatch, spread):
     size, stage = spread
