@@ -224,7 +224,7 @@ def newest_checkpoint(folder, kind="step"):
         try:
             whole_state(checkpoint)
         except Damaged as fault:
-            faults[checkpoint.name] = fault
+            faults[checkpoint.name] = str(fault)
             continue
         if faults:
             names, causes = ", ".join(reversed(faults)), "; ".join(f"{name}: {fault}" for name, fault in faults.items())

@@ -26,10 +26,13 @@ def together(ranks, action):
     except Exception as error:
         failure, words = error, str(error) or type(error).__name__
     first = next((said for said in ranks.exchange(words) if said is not None), None)
-    if failure is not None and words == first:
-        raise failure
-    if first is not None:
-        raise UserError(first)
+    try:
+        if failure is not None and words == first:
+            raise failure
+        if first is not None:
+            raise UserError(first)
+    finally:
+        failure = None  # an error and the frame that names it keep each other alive, and with them a run's lock
     return result
 
 

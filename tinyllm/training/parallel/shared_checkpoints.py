@@ -71,6 +71,7 @@ class SharedSnapshot(Snapshot):
         return files, {"parts": {"ranks": ranks.size, "zero": stage, "places": places}}
 
     def unfinished(self, folder):
+        """Where all ranks write their files before it has its name."""
         final = self.place(folder)
         return final.with_name(f".{final.name}.{self.attempt}.unfinished")
 
@@ -173,6 +174,8 @@ class SharedCheckpoints(Checkpoints):
         self.wait()
         for kind in [kind for kind, beyond in self.pending.items() if beyond > step]:
             self.drop(kind)
+        if not self.pending:
+            self.error = self.elsewhere = None
         self.lowest = math.inf
         if self.ranks.first:
             self.find_lowest(step)

@@ -236,6 +236,25 @@ def harm_a_bit(newer, older):
     (newer / PART).write_bytes(data)
 
 
+def test_what_could_not_be_written_is_forgotten_with_the_steps_it_was_of(tmp_path, monkeypatch):
+    def fail(snapshot, folder):
+        snapshot.unfinished(folder).mkdir(parents=True, exist_ok=True)
+        raise OSError("no room")
+
+    def work(ranks):
+        training = a_training(ranks, 1)
+        with checkpoints_of(tmp_path, ranks) as saving:
+            saving.save(training)
+            saving.wait()
+            assert saving.error or saving.elsewhere
+            saving.rewind(-1)
+            assert (saving.error, saving.elsewhere, saving.pending, saving.unwritten) == (None, None, {}, {})
+
+    monkeypatch.setattr(SharedSnapshot, "write_part", fail)
+    on_ranks(2, work)
+    assert not list((tmp_path / CHECKPOINTS).iterdir())
+
+
 @pytest.mark.parametrize(
     ("harm", "fault"),
     [
