@@ -3,9 +3,12 @@
     python tests/side_by_side.py test             # what `make test` runs
     python tests/side_by_side.py parity -rs       # what `make test-parity` runs; what follows the name goes to pytest
 
-As many at a time as there are cores. What a part prints is shown when it has ended, under its name, and the last line
-of each part once more at the end. The exit code is 0 if that of every part is, so that a part in which nothing was found
-fails. Every test belongs to exactly one part of one suite; `test_side_by_side.py` sees to that.
+As many at a time as there are cores. The threads of NumPy's BLAS wait for work by spinning, and would take each other's
+time: so each part has one of those, unless OPENBLAS_NUM_THREADS says otherwise. Our own kernels have all of theirs.
+
+What a part prints is shown when it has ended, under its name, and its last line once more at the end. The exit code is 0
+if that of every part is, so a part in which nothing is found fails. Every test belongs to one part of one suite;
+`test_side_by_side.py` sees to that.
 """
 
 import os
@@ -50,7 +53,10 @@ class Running:
         self.name, self.started = name, time.monotonic()
         self.output = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
         command = [sys.executable, "-m", "pytest", *arguments]
-        self.process = subprocess.Popen(command, cwd=ROOT, stdout=self.output, stderr=subprocess.STDOUT)
+        environment = {"OPENBLAS_NUM_THREADS": "1"} | os.environ
+        self.process = subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdout=self.output, stderr=subprocess.STDOUT
+        )
 
     def printed(self):
         """What it has printed so far."""
