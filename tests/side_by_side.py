@@ -6,12 +6,13 @@
 As many at a time as there are cores. The threads of NumPy's BLAS wait for work by spinning, and would take each other's
 time: so each part has one of those, unless OPENBLAS_NUM_THREADS says otherwise. Our own kernels have all of theirs.
 
-What a part prints is shown when it has ended, under its name, and its last line once more at the end. The exit code is 0
-if that of every part is, so a part in which nothing is found fails. Every test belongs to one part of one suite;
+What a part prints is shown when it has ended, under its name, and its last line once more at the end. The exit code is
+0 if that of every part is, so a part in which nothing is found fails. Every test belongs to one part of one suite;
 `test_side_by_side.py` sees to that.
 """
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -102,6 +103,7 @@ def main(suite, *options):
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: no part is left behind
     try:
         sys.exit(main(*sys.argv[1:]))
     except KeyboardInterrupt:
