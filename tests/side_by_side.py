@@ -25,14 +25,15 @@ SUITES = {
     "test": [
         ("tests/autograd/backends",),  # compiles all kernels in a fresh checkout, so it comes first
         ("tests/autograd",),
-        ("tests/tinyllm/training",),
         ("tests/tinyllm/commands",),
+        ("tests/tinyllm/training",),
         ("tests/tinyllm/tokenizers",),
         ("tests",),
     ],
     "parity": [
         ("tests/parity/test_torch_shakespeare.py",),  # two processes itself, which wait for each other
         ("tests/parity/test_splitting_peers.py", "tests/parity/test_wordpiece_peers.py"),
+        ("tests/parity/test_torch_training.py",),
         ("tests/parity/test_encoding_peers.py",),
         ("tests/parity", "tests/conformance"),
     ],
