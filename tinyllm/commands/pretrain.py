@@ -133,6 +133,7 @@ def run(options: Options):
         tinyllm pretrain shakespeare-char-cpu --data shakespeare --run runs/shakespeare
         tinyllm pretrain textbook --data ~/books --run runs/books --steps 3000 --model.hidden-size 256
         tinyllm pretrain --run runs/books --resume
+        tinyllm pretrain textbook --data ~/books --run runs/shared --devices 2 --zero 1
     """
     from tinyllm.training.parallel import mpi
 

@@ -16,6 +16,7 @@ import tinyllm
 from tinyllm.commands.main import main
 from tinyllm.formats.arrays import read_arrays
 from tinyllm.formats.run_folders import newest_checkpoint
+from tinyllm.training import runs
 
 SECONDS = 120
 RUN = """
@@ -29,6 +30,8 @@ import time
 from tinyllm.data import RandomBatches
 following = RandomBatches.__next__
 RandomBatches.__next__ = lambda batches: (time.sleep(0.02), following(batches))[1]
+from tinyllm.training import runs
+runs.write_report = lambda folder: None  # drawn from the metrics; takes seconds
 """
 MPIEXEC = shutil.which("mpiexec", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
 CHILDREN = pytest.mark.skipif(
@@ -138,20 +141,15 @@ def test_ranks_of_mpi_train_like_local_ones(place):
     assert losses(place / "mpi") == losses(place / "two")
     assert arrays(place / "mpi") == arrays(place / "two")
 
-    code, out, err = ended(begin(place, [*RUN.split(), "--run", "mpi"], mpiexec))
-    assert code
-    assert err.count("tinyllm: ") == 1
-    assert "tinyllm: mpi holds a run already" in err
-
 
 def test_one_process_goes_on_with_what_two_have_begun(place, monkeypatch, capsys):
     monkeypatch.chdir(place)
+    monkeypatch.setattr(runs, "write_report", lambda folder: None)
     shutil.copytree("two", "one")
-    assert main(["pretrain", "--run", "one", "--resume", "--devices", "1", "--zero", "0", "--steps", "44"]) == 0
-    shutil.copytree("two", "other two")
-    assert ended(begin(place, ["pretrain", "--run", "other two", "--resume", "--steps", "44"]))[0] == 0
-    np.testing.assert_allclose(losses(place / "one"), losses(place / "other two"), rtol=1e-5)
-    assert "2 ranks" not in capsys.readouterr().out
+    shutil.rmtree("one/checkpoints/step-000040")
+    assert main(["pretrain", "--run", "one", "--resume", "--devices", "1", "--zero", "0"]) == 0
+    assert "one: going on at step 30 of 40" in capsys.readouterr().out
+    np.testing.assert_allclose(losses(place / "one"), losses(place / "two"), rtol=1e-5)
 
 
 @pytest.mark.parametrize(
