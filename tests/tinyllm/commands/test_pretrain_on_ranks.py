@@ -52,7 +52,7 @@ def place(tmp_path_factory):
 
 
 def begin(folder, words, before=()):
-    """`tinyllm WORDS` as a process, its steps a little slower; each rank has one thread."""
+    """`tinyllm WORDS` as a process, its steps a little slower; each rank has one thread, and starts without Numba."""
     script = folder / "slowly.py"
     script.write_text(
         f"import sys\n{SLOWLY}\nfrom tinyllm.commands.main import main\n"
@@ -61,7 +61,9 @@ def begin(folder, words, before=()):
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
     environment = os.environ | threads | {"PYTHONPATH": str(Path(tinyllm.__file__).parents[1])}
     pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "encoding": "utf-8"}
-    return subprocess.Popen([*before, sys.executable, script, *words], cwd=folder, env=environment, **pipes)
+    return subprocess.Popen(
+        [*before, sys.executable, script, *words, "--kernels", "reference"], cwd=folder, env=environment, **pipes
+    )
 
 
 def ended(process):
