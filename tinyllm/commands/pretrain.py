@@ -194,11 +194,21 @@ def parallel_config_of(options):
 
     parallel, ranks = ParallelConfig(), 1
     if options.resume:
+        check_as_it_began(options)
         folder = folder_of(options)
         settings = read_config(folder)
         parallel, ranks = parallel_config(settings, folder), settings.get("parallel", {}).get("ranks", 1)
     stage = {} if options.zero is None else {"zero": options.zero}
     return dataclasses.replace(parallel, **given(options.parallel), **stage), ranks
+
+
+def check_as_it_began(options):
+    """UserError where --resume is to go on in another way than the run began."""
+    changed = [f"--{name}.*" for name in ("model", "training") if given(getattr(options, name))]
+    changed += [f"--{name}" for name in ("data", "tokenizer", "precision") if getattr(options, name)]
+    changed += [f"--{name.replace('_', '-')}" for name in ("vocab_size", "seed") if getattr(options, name) is not None]
+    if changed:
+        raise UserError(f"--resume goes on as the run began; leave out {', '.join(changed)} (--steps may change)")
 
 
 def on_rank(communicator, options):
@@ -297,11 +307,6 @@ def resumed(options, parallel, ranks):
     from tinyllm.training.runs import resume_run
 
     folder = folder_of(options)
-    changed = [f"--{name}.*" for name in ("model", "training") if given(getattr(options, name))]
-    changed += [f"--{name}" for name in ("data", "tokenizer", "precision") if getattr(options, name)]
-    changed += [f"--{name.replace('_', '-')}" for name in ("vocab_size", "seed") if getattr(options, name) is not None]
-    if changed:
-        raise UserError(f"--resume goes on as the run began; leave out {', '.join(changed)} (--steps may change)")
     began = read_config(folder).get("preset")
     if options.preset not in ("", began):
         raise UserError(f"{folder} holds a run of the preset {began}; leave {options.preset} out to go on with it")
