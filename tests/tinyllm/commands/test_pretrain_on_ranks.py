@@ -167,8 +167,12 @@ def test_what_cannot_be_is_refused_before_anything_is_started(words, message, ti
     refused([*tiny_run, *words.split()], message)
 
 
-def test_ranks_that_cannot_share_a_batch_are_refused_once(here, tiny_run, refused):
-    refused([*tiny_run, "--devices", "3"], "3 ranks with accumulation 1 cannot share a batch of 2 equally; choose a b")
+def test_ranks_that_cannot_share_a_batch_are_refused_once(place):
+    code, _, err = ended(begin(place, [*RUN.split(), "--devices", "3", "--run", "three"]))
+    assert code == 2
+    assert err.startswith("tinyllm: 3 ranks with accumulation 1 cannot share a batch of 2 equally; choose a batch size")
+    assert err.count("\n") == 1
+    assert not (place / "three").exists()
 
 
 def test_mpiexec_and_devices_must_not_contradict(here, tiny_run, refused, monkeypatch):

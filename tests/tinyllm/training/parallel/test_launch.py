@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -19,6 +20,18 @@ from tinyllm.training.parallel.launch import described, launch, verdict
 ROOT = Path(tinyllm.__file__).parents[1]
 SECONDS = 60
 POSIX = pytest.mark.skipif(os.name != "posix", reason="sends signals")
+
+
+@pytest.fixture(autouse=True)
+def deadline():
+    """Ranks that hang are ended as by Ctrl-C, twice, and the test fails."""
+    timers = [threading.Timer(SECONDS + more, os.kill, (os.getpid(), signal.SIGINT)) for more in (0, 1)]
+    for timer in timers:
+        timer.daemon = True
+        timer.start()
+    yield
+    for timer in timers:
+        timer.cancel()
 
 
 def job(communicator, what="", place=None):
