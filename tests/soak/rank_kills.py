@@ -23,7 +23,7 @@ import numpy as np
 
 import tinyllm
 from tinyllm.formats.arrays import read_arrays
-from tinyllm.formats.run_folders import checkpoints, newest_checkpoint
+from tinyllm.formats.run_folders import checkpoints, newest_checkpoint, read_weights
 
 RUN = """
     pretrain textbook --data text.txt --tokenizer bytes
@@ -36,6 +36,7 @@ OTHERS = ((1, 0), (4, 1), (1, 1), (4, 2), (1, 0), (4, 3))
 MOST_SECONDS = 10
 MOST_DIFFERENCE = 1e-5
 PATIENCE_SECONDS = 900
+START_SECONDS = 3  # in which a kill before the first step comes
 SLOWER = 0.01  # seconds a step: so that a kill meets the step that it is meant for
 
 
@@ -45,6 +46,7 @@ def main():
     parser.add_argument("--seed", type=int, default=None, help="of the moments; drawn and printed unless given")
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--stage", type=int, action="append", help="of ZeRO, in turn; 0 to 3 unless given")
+    parser.add_argument("--aimed", action="store_true", help="kill when a checkpoint is half written")
     options = parser.parse_args()
     seed = random.randrange(10**6) if options.seed is None else options.seed
     moments, stages = random.Random(seed), options.stage or (0, 1, 2, 3)
@@ -59,7 +61,7 @@ def main():
         for number in range(options.kills):
             stage = stages[number % len(stages)]
             other = OTHERS[number % len(OTHERS)]
-            row, failures = one_kill(number, stage, other, options.steps, moments)
+            row, failures = one_kill(number, stage, other, options, moments)
             print(row, flush=True)
             wrong += [f"kill {number + 1}: {failure}" for failure in failures]
     print("\n".join(wrong) or "every run ended with the reason, and went on as if nothing had been")
@@ -79,10 +81,14 @@ def begin(folder, stage, steps):
 
 
 def start(words):
-    """`tinyllm WORDS` as a process. Batches come late, in every rank: the module is patched where it is imported."""
+    """`tinyllm WORDS` as a process. Batches come late and files are written slowly, in every rank: the modules are
+    patched where they are imported."""
     program = (
         "import sys, time\n"
         "from tinyllm.data import RandomBatches\n"
+        "from tinyllm.training.parallel import shared_checkpoints\n"
+        "write = shared_checkpoints.write_arrays\n"
+        f"shared_checkpoints.write_arrays = lambda *parts: (time.sleep({5 * SLOWER}), write(*parts))[1]\n"
         "following = RandomBatches.__next__\n"
         f"RandomBatches.__next__ = lambda batches: (time.sleep({SLOWER}), following(batches))[1]\n"
         "from tinyllm.commands.main import main\n"
@@ -121,10 +127,11 @@ def ranks_of(process):
         return []
 
 
-def one_kill(number, stage, other, steps, moments):
+def one_kill(number, stage, other, options, moments):
     """(a line of the table, what was wrong)"""
+    steps = options.steps
     through, folder, elsewhere = (Path(name) for name in (f"through {stage}", f"killed {number}", f"moved {number}"))
-    rank, when, ended, failures = killed(folder, stage, steps, moments)
+    rank, when, ended, failures = killed(folder, stage, options, moments)
     begun = (folder / "config.json").exists()
     newest = newest_step(folder) if begun else "none"
     if begun:
@@ -147,32 +154,53 @@ def one_kill(number, stage, other, steps, moments):
     return row, failures
 
 
-def killed(folder, stage, steps, moments):
+def killed(folder, stage, options, moments):
     """(which rank was killed, after how many steps, how long the others took to end, what was wrong with that)
 
-    One of five kills comes before the first step. A run that was over sooner than the kill is tried again.
+    A run that was over sooner than the kill is tried again.
     """
-    rank, step, pause = moments.randrange(2), moments.randrange(-steps // 4, steps), moments.uniform(0, 5 * SLOWER)
-    process, begun = begin(folder.name, stage, steps), time.monotonic()
-    start_seconds = moments.uniform(0, 3)
-    while process.poll() is None and len(ranks_of(process)) < 2:
-        time.sleep(0.005)
-    while process.poll() is None and (time.monotonic() < begun + start_seconds if step < 0 else done(folder) < step):
+    rank, steps = moments.randrange(2), options.steps
+    process = begin(folder.name, stage, steps)
+    come = moment_for(process, folder, steps, moments)
+    while process.poll() is None and not come():
         time.sleep(0.002)
-    time.sleep(pause)
+    while options.aimed and process.poll() is None and not half_written(folder):
+        time.sleep(0.001)
     ranks = ranks_of(process)
     if len(ranks) < 2 or not is_alive(ranks[rank]):
         finished(process)
         shutil.rmtree(folder, ignore_errors=True)
-        return killed(folder, stage, steps, moments)
+        return killed(folder, stage, options, moments)
     os.kill(ranks[rank], signal.SIGKILL)
     moment, reached = time.monotonic(), done(folder)
     code, said = finished(process)
     ended = time.monotonic() - moment
-    failures = [] if ended < MOST_SECONDS else [f"the run took {ended:.1f} s to end"]
+    missed = options.aimed and not half_written(folder)
+    failures = ["no checkpoint was half written when the rank was killed"] if missed else []
+    failures += [] if ended < MOST_SECONDS else [f"the run took {ended:.1f} s to end"]
     if (code, said.splitlines()[-1:]) != (2, [reason(rank)]) or "Traceback" in said:
         failures.append(f"exit code {code}, and it said {said!r}")
     return rank, reached, ended, failures + ["a rank is left over" for pid in ranks if is_alive(pid)]
+
+
+def moment_for(process, folder, steps, moments):
+    """A function that says when the time has come: within the steps, or one time of five before the first."""
+    step, pause = moments.randrange(-steps // 4, steps), moments.uniform(0, 5 * SLOWER)
+    start = time.monotonic() + moments.uniform(0, START_SECONDS)
+
+    def come():
+        if step < 0:
+            return len(ranks_of(process)) == 2 and time.monotonic() > start
+        if done(folder) < step or len(ranks_of(process)) < 2:
+            return False
+        time.sleep(pause)
+        return True
+
+    return come
+
+
+def half_written(folder):
+    return any(Path(folder, "checkpoints").glob(".step-*.unfinished"))
 
 
 def done(folder):
@@ -225,7 +253,7 @@ def differences(one, two):
 
 def largest_difference(one, two):
     """Of any weight."""
-    a, b = (arrays(folder)["weights.safetensors"] for folder in (one, two))
+    a, b = (read_weights(newest_checkpoint(folder)) for folder in (one, two))
     return max(float(np.abs(a[name] - b[name]).max()) for name in a)
 
 
