@@ -107,10 +107,9 @@ def begin_run(
         settings = ranks.exchange(settings)[0] | {"parallel": parallel.as_dict() | {"ranks": ranks.size}}
         settings |= {"deepspeed": deepspeed} if deepspeed else {}
         own, *tokens, decoder = together(ranks, lambda: contents or read_contents(folder, settings, device))
-        batches = make_batches(tokens[0], config, decoder.config)
-        run = Run(folder, settings, own, *tokens, Pretraining(decoder, batches, config, parallel, ranks), lock)
         by_first(ranks, lambda: write_json(folder / "config.json", settings))
-    return run
+    batches = make_batches(tokens[0], config, decoder.config)
+    return Run(folder, settings, own, *tokens, Pretraining(decoder, batches, config, parallel, ranks), lock)
 
 
 def make_data(folder, corpus, tokenizer, vocab_size):

@@ -342,7 +342,9 @@ def test_a_damaged_checkpoint_is_said_and_the_one_before_is_used(trained, capsys
     path = trained / "checkpoints" / "step-000004" / file
     path.write_bytes(damage(path.read_bytes())) if damage else path.unlink()
     before = contents(trained)
-    line = "tinyllm: my run: step-000004 is damaged; using step-000002\n"
+    fault = "is missing" if damage is None else "has another checksum"
+    fault = "cannot be read" if file == "state.json" else fault
+    line = f"tinyllm: my run: step-000004 is damaged; using step-000002 (step-000004: {file} {fault})\n"
     capsys.readouterr()
     assert main(["generate", "--model", "my run", "--max-new-tokens", "2"]) == 0
     assert capsys.readouterr().err == line
