@@ -224,8 +224,7 @@ def on_rank(communicator, options):
     parallel = parallel_config_of(options)[0]
     if options.device == "cuda":
         communicator = nccl.connect(communicator)
-    # Of local ranks the process that has started them sees whether they move.
-    ranks = Ranks(communicator, parallel.overlap, parallel.timeout if mpi.expected() > 1 else None)
+    ranks = Ranks(communicator, parallel.overlap)
     with warnings.catch_warnings(), contextlib.closing(ranks):
         warnings.showwarning = lambda message, category, *where: fail(f"rank {ranks.rank}: {message}")
         return trained(options, parallel, ranks)
@@ -234,6 +233,7 @@ def on_rank(communicator, options):
 def trained(options, parallel, ranks):
     """Train, on this rank alone or with others, and say what came of it; returns the exit code."""
     from tinyllm.training.inspection import inspection
+    from tinyllm.training.parallel import mpi
     from tinyllm.training.progress import training_display
     from tinyllm.training.runs import complete
 
@@ -243,6 +243,9 @@ def trained(options, parallel, ranks):
             if not ranks.first:
                 kernels.on_compiling(lambda: None)  # the first says so
             work = (resumed if options.resume else begun)(options, parallel, ranks)
+            # Not before: however long the first takes for the text, the others wait. Of local ranks the process that
+            # has started them sees whether they move.
+            ranks.timeout = parallel.timeout if mpi.expected() > 1 else None
             if options.inspect:
                 print(inspection(work.training), end="\n\n")
             result = complete(work, training_display(), options.debug)
