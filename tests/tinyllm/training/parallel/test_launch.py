@@ -86,13 +86,13 @@ def test_the_exit_code_is_that_of_the_ranks(capfd, monkeypatch):
         ("refuses", "^something is wrong; mend it$"),
         ("fails", "^rank 1 failed: ValueError: our own mistake; all ranks have been ended$"),
         ("is killed", r"^rank 1 was killed by signal 9 \(out of memory\?\); all ranks have been ended$"),
-        ("is stopped", r"^rank 1 has not moved for 2 s \(was it stopped\?\); all ranks have been ended\."),
+        ("is stopped", r"^rank 1 has not moved for 4 s \(was it stopped\?\); all ranks have been ended\."),
     ],
 )
 def test_a_rank_that_fails_ends_all_with_its_reason(what, reason, capfd, tmp_path, monkeypatch):
     monkeypatch.setattr(launching, "GRACE_SECONDS", 1)
     with pytest.raises(UserError, match=reason):
-        launch(job, 2, (what, str(tmp_path)), timeout=2)
+        launch(job, 2, (what, str(tmp_path)), timeout=4 if what == "is stopped" else SECONDS)
     assert capfd.readouterr().err.count("Traceback") == (what == "fails")
     assert_gone(tmp_path, 2)
 
