@@ -18,11 +18,14 @@ def check_device(name):
         raise UserError(f"--device {name}: {error}") from None
 
 
-def chosen_kernels(name, device="cpu"):
-    """The context manager for --kernels. "auto": the kernels for that device, where what they need is installed."""
+def chosen_kernels(name, device="cpu", silent=False):
+    """The context manager for --kernels. "auto": the kernels for that device, where what they need is installed.
+
+    silent: do not say so where kernels are compiled first; of several ranks one does.
+    """
     if name == "auto":
         name = "reference" if device == "cuda" else "numba"
-    kernels.on_compiling(say_so)
+    kernels.on_compiling(None if silent else say_so)
     try:
         return ag.use_kernels(name)
     except ValueError as error:

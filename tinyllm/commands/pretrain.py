@@ -15,7 +15,6 @@ from typing import Annotated, Literal
 import tyro
 from tyro.conf import Positional
 
-from autograd import kernels
 from tinyllm.commands.console import INTERRUPTED, command_line, fail, prepare_streams
 from tinyllm.commands.hardware import check_device, chosen_kernels
 from tinyllm.errors import UserError
@@ -239,9 +238,7 @@ def trained(options, parallel, ranks):
 
     check_device("cpu" if options.device == "auto" else options.device)
     try:
-        with chosen_kernels(options.kernels, options.device):
-            if not ranks.first:
-                kernels.on_compiling(lambda: None)  # the first says so
+        with chosen_kernels(options.kernels, options.device, silent=not ranks.first):
             work = (resumed if options.resume else begun)(options, parallel, ranks)
             # Not before: however long the first takes for the text, the others wait. Of local ranks the process that
             # has started them sees whether they move.

@@ -14,6 +14,7 @@ import contextlib
 import functools
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -98,10 +99,11 @@ def wait_for(name):
     if mark is None:
         announce()
     elif not mark.exists():
-        job, processes = workers()
-        with contextlib.suppress(FileNotFoundError):  # they have finished and tidied up
-            (job / f"{name} wanted").touch()
-        while not mark.exists() and any(process.poll() is None for process in processes):
+        announce()
+        job = kept_in() / f"job-{fingerprint()}"
+        while not mark.exists() and somebody_compiles(job):
+            with contextlib.suppress(FileNotFoundError):  # they have finished and tidied up, or not begun
+                (job / f"{name} wanted").touch()
             time.sleep(0.01)
 
 
@@ -112,24 +114,63 @@ def mark_of(name):
     return folder and folder / f"compiled-{fingerprint()}" / name
 
 
-@functools.cache
-def workers():
-    """(folder of their job, processes) that compile everything, started by the first kernel that is missing."""
-    announce()
+WORKERS = []  # the processes that this one has started to compile everything
+
+
+def somebody_compiles(job):
+    """Whether processes of this program or of another compile everything; they are started if nobody has done so.
+
+    The programs that start at one time on a machine, the ranks of a run say, so share one job. job: its folder.
+    """
+    if not WORKERS:
+        try:
+            with job_lock(job) as lock:
+                WORKERS.extend(workers(job, lock))
+        except BlockingIOError:
+            return True  # another program's processes are at it
+    return any(process.poll() is None for process in WORKERS)
+
+
+@contextlib.contextmanager
+def job_lock(job):
+    """Take the lock of a job: (the file,), or () where a system or a disk has no such locks. BlockingIOError if it is
+    taken. Processes that inherit the file keep the lock as long as one of them lives."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield ()
+        return
+    with open(f"{job}.lock", "ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise
+        except OSError:
+            yield ()
+        else:
+            yield (file.fileno(),)
+
+
+def workers(job, inherited):
+    """Start the processes that compile everything, one a core; none where that cannot be done.
+
+    inherited: the descriptors of files that they get.
+    """
     path = os.pathsep.join([str(Path(__file__).parents[3]), *filter(None, [os.environ.get("PYTHONPATH")])])
     here = {"NUMBA_CACHE_DIR": str(kept_in()), "PYTHONPATH": path, "NUMBA_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "autograd.backends.numba.compiling"]
     try:
-        job = Path(tempfile.mkdtemp(prefix="job-", dir=kept_in()))
+        shutil.rmtree(job, ignore_errors=True)  # of processes that were killed
+        job.mkdir(exist_ok=True)
         environment = os.environ | here | {JOB: str(job)}
         processes = [
-            subprocess.Popen(command, env=environment, stdout=DEVNULL, stderr=DEVNULL)
+            subprocess.Popen(command, env=environment, stdout=DEVNULL, stderr=DEVNULL, pass_fds=inherited)
             for _ in range(min(usable_cores(), 8))
         ]
         atexit.register(lambda: [process.poll() for process in processes])  # so that Python does not call them running
-        return job, processes
+        return processes
     except OSError:  # no interpreter to start, or no more processes
-        return Path("none"), []
+        return []
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""A process that compiles kernels and keeps them, one of some that `building.workers` starts on the same job.
+"""A process that compiles kernels and keeps them, one of some that `building.workers` starts on one job.
 
 Each takes the next kernel that no other has taken: what the waiting program wants, then what every training step needs,
 and last what few models have. A kernel is taken by making a file, which only one process can be the first to do.
