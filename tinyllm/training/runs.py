@@ -184,9 +184,8 @@ def opened_run(folder, lock, steps, device, parallel, ranks):
     tokenizer, *tokens, decoder = together(ranks, lambda: read_contents(folder, settings, device))
     batches = make_batches(tokens[0], config, decoder.config)
     training = Pretraining(decoder, batches, config, parallel, ranks)
-    if ranks.exchange(bool(checkpoints(folder)))[
-        0
-    ]:  # else it was killed before the first; its seed repeats what it had
+    has_checkpoints = ranks.exchange(bool(checkpoints(folder)))[0]
+    if has_checkpoints:  # else it was killed before the first one; its seed repeats what it had
         load_checkpoint(folder, training)
     if config.steps < training.step:
         raise UserError(f"{folder} has come to step {training.step}; it cannot end at step {config.steps}")
