@@ -10,7 +10,8 @@ LEAST = {
     "steps": 1, "batch_size": 1, "accumulation": 1, "evaluate_every": 1, "evaluation_windows": 1, "sample_every": 1,
     "checkpoint_every": 1, "keep_checkpoints": 1, "sample_tokens": 0, "warmup_steps": 0, "seed": 0,
 }  # fmt: skip
-LEAST |= {"spike_window": 45, "most_skips": 1, "most_roll_backs": 1}
+LEAST |= {"spike_window": 45, "most_skips": 1, "most_roll_backs": 1, "schedule_steps": 1}
+LEAST |= {"loss_scale_window": 1, "hysteresis": 1, "initial_scale_power": 0}
 CHOICES = {
     "precision": ("fp32", "fp16", "bf16"),
     "optimizer": ("adamw", "sgd", "lion", "muon", "adafactor"),
@@ -157,7 +158,7 @@ class TrainingConfig:
             raise UserError("no_decay is a list of patterns, learning_rate_factors a dict from patterns to factors")
         object.__setattr__(self, "no_decay", tuple(self.no_decay))  # JSON knows lists only
         for name, least in LEAST.items():
-            if getattr(self, name) < least:
+            if self.given(name, least) < least:
                 raise UserError(f"{name} must be at least {least}, not {getattr(self, name)}")
         rates = {f"learning_rate_factors of {name!r}": factor for name, factor in self.learning_rate_factors.items()}
         rates |= {name: getattr(self, name) for name in ("learning_rate", "min_learning_rate", "clip", "weight_decay")}
@@ -217,14 +218,6 @@ class TrainingConfig:
                 )
 
     def check_loss_scaling(self):
-        for name, least in {
-            "loss_scale_window": 1,
-            "hysteresis": 1,
-            "initial_scale_power": 0,
-            "schedule_steps": 1,
-        }.items():
-            if self.given(name, least) < least:
-                raise UserError(f"{name} must be at least {least}, not {getattr(self, name)}")
         for name in ("loss_scale", "min_loss_scale"):
             if not 1 <= self.given(name, 1.0) < LARGEST_SCALE:
                 raise UserError(f"{name} must be from 1 to {LARGEST_SCALE:g}, not {getattr(self, name)}")

@@ -8,12 +8,15 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import tinyllm
 from tinyllm.commands.main import main
+from tinyllm.commands.pretrain import Options, on_rank
+from tinyllm.errors import UserError
 from tinyllm.formats.arrays import read_arrays
 from tinyllm.formats.run_folders import newest_checkpoint
 from tinyllm.training import runs
@@ -175,7 +178,13 @@ def test_ranks_that_cannot_share_a_batch_are_refused_once(place):
     assert not (place / "three").exists()
 
 
-def test_mpiexec_and_devices_must_not_contradict(here, tiny_run, refused, monkeypatch):
+def test_mpiexec_and_devices_must_not_contradict(monkeypatch):
+    monkeypatch.setenv("PMI_SIZE", "2")
+    with pytest.raises(UserError, match=r"^mpiexec has started 2 ranks, and --devices says 3; leave it out$"):
+        on_rank(SimpleNamespace(rank=0, size=2), Options("textbook", devices=3))
+
+
+def test_mpiexec_without_mpi4py_is_refused(here, tiny_run, refused, monkeypatch):
     monkeypatch.setenv("PMI_SIZE", "2")
     monkeypatch.setitem(sys.modules, "mpi4py", None)
     refused([*tiny_run], "mpiexec has started 2 ranks, but mpi4py cannot be used")
