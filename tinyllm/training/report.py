@@ -345,13 +345,18 @@ def provenance(run):
         "blas": "",
         "tinyllm": "tinyllm ",
     }
-    known = ", ".join(name + str(machine[key]) for key, name in names.items() if machine.get(key))
+    known = ", ".join(name + in_text(machine[key]) for key, name in names.items() if machine.get(key))
     made = f"Made on {escape(known)}. " if known else "The machine was not recorded. "
     if corpus.get("sha256"):
         made += f"From {escape(run.corpus)}, SHA-256 <code>{escape(corpus['sha256'])}</code>."
     else:
         made += "The text's hash was not recorded."
     return f'<p class="remark">{made}</p>'
+
+
+def in_text(value):
+    """Settings that the environment made (a dict of variables), or anything else, for a sentence."""
+    return " ".join(f"{name}={set_to}" for name, set_to in value.items()) if isinstance(value, dict) else str(value)
 
 
 KEPT = (

@@ -142,9 +142,11 @@ def test_a_full_run_is_told_in_full(run):
 )
 def test_a_run_on_ranks_says_what_they_kept_and_how_long_they_waited(tmp_path, stage, kept):
     model = CONFIG["model"] | {"max_position_embeddings": 100}
-    config = CONFIG | {"model": model, "parallel": {"zero": stage, "ranks": 4}}
+    machine = CONFIG["machine"] | {"threads": {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}}
+    config = CONFIG | {"model": model, "parallel": {"zero": stage, "ranks": 4}, "machine": machine}
     folder = a_run(tmp_path / "run", config=config)
     assert "Trained by 4 ranks, each with " + kept in page_of(folder).text
+    assert "threads: OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1, Python" in page_of(folder).text
     with MetricsLog(folder) as log:  # 8 samples of 100 tokens: two seconds, and one
         for step, speed, waited in ((41, 400.0, 0.5), (42, 800.0, 0.25)):
             record = {"step": step, "split": "train", "loss_nats": 1.0, "tokens_per_second": speed}
